@@ -1,0 +1,205 @@
+//! A snapshot of hosts and balancers. What could not be seen is recorded as unseen, with the
+//! reason, and is never taken for absent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AppId, BackendName, BalancerName, Birth, ContainerId, HostName, InstallationName,
+    InstallationUid, ProxyConfig, RouteKey, ServerName, Sha256,
+};
+
+/// Whose containers are ours: those with both in their labels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    pub installation: InstallationName,
+    pub uid: InstallationUid,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Observed {
+    pub hosts: BTreeMap<HostName, View<HostState>>,
+    pub balancers: BTreeMap<BalancerName, View<BalancerState>>,
+}
+
+impl Observed {
+    /// What was seen of that host; none where it couldn't be seen.
+    pub fn host(&self, name: &HostName) -> Option<&HostState> {
+        self.hosts.get(name).and_then(View::seen)
+    }
+
+    /// What was seen of that balancer; none where it couldn't be seen.
+    pub fn balancer(&self, name: &BalancerName) -> Option<&BalancerState> {
+        self.balancers.get(name).and_then(View::seen)
+    }
+
+    /// Our containers on all hosts that were seen, in the order of hosts and names.
+    pub fn containers(&self) -> impl Iterator<Item = (&HostName, &Container)> {
+        self.hosts.iter().flat_map(|(host, view)| {
+            view.seen()
+                .into_iter()
+                .flat_map(move |state| state.containers.iter().map(move |c| (host, c)))
+        })
+    }
+
+    /// Our containers of one app.
+    pub fn containers_of<'a>(
+        &'a self,
+        app: &'a AppId,
+    ) -> impl Iterator<Item = (&'a HostName, &'a Container)> {
+        self.containers().filter(move |(_, container)| container.birth.app == *app)
+    }
+}
+
+/// One look at one thing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum View<T> {
+    Seen(T),
+    /// It didn't answer, or not in a way that can be relied on.
+    Unseen {
+        reason: String,
+    },
+}
+
+impl<T> View<T> {
+    pub fn seen(&self) -> Option<&T> {
+        match self {
+            Self::Seen(state) => Some(state),
+            Self::Unseen { .. } => None,
+        }
+    }
+}
+
+/// What is on one Docker Engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostState {
+    /// Ours, ordered by name.
+    pub containers: Vec<Container>,
+    /// Ports of the host that containers of others publish, running or not.
+    pub foreign_ports: BTreeSet<u16>,
+    /// Names that containers of others hold, with their ids: only those that begin with our
+    /// installation's name and a dot.
+    pub foreign_names: BTreeMap<String, ContainerId>,
+}
+
+/// One of our containers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Container {
+    pub id: ContainerId,
+    /// Without a leading slash. A person may have renamed it.
+    pub name: String,
+    pub birth: Birth,
+    pub state: ContainerState,
+    /// The engine's own health check; none where the container has no check.
+    pub health: Option<EngineHealth>,
+}
+
+impl Container {
+    /// Running and not known to be unwell.
+    pub fn runs(&self) -> bool {
+        self.state == ContainerState::Running && self.health != Some(EngineHealth::Unhealthy)
+    }
+
+    /// Running, and healthy where it has a check.
+    pub fn is_ready(&self) -> bool {
+        self.runs() && self.health != Some(EngineHealth::Starting)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ContainerState {
+    Created,
+    Running,
+    /// The engine's restart policy is at work: it ended and will be started again.
+    Restarting,
+    Paused,
+    /// `out_of_memory`: the kernel killed it at its memory limit.
+    Exited {
+        code: i64,
+        out_of_memory: bool,
+    },
+    Removing,
+    Dead,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EngineHealth {
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+/// One HAProxy: its file, and its process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BalancerState {
+    pub file: ProxyFile,
+    pub process: ProxyProcess,
+}
+
+/// The file that a restart would give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ProxyFile {
+    Missing,
+    Ours(Box<ProxyConfig>),
+    /// Edited, cut, or never ours.
+    Damaged {
+        reason: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ProxyProcess {
+    Down { reason: String },
+    Up(Box<ProxyRuntime>),
+}
+
+/// What the newest worker answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyRuntime {
+    /// Digest of the structure that the worker was started with, as its `description` says.
+    pub structure: Option<Sha256>,
+    pub routes: BTreeMap<RouteKey, BackendName>,
+    pub servers: BTreeMap<BackendName, BTreeMap<ServerName, RuntimeServer>>,
+    /// Addresses of servers that workers of earlier generations may still send requests to.
+    pub old_addresses: BTreeSet<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeServer {
+    pub address: SocketAddr,
+    pub weight: u16,
+    pub admin: AdminState,
+    pub check: CheckState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AdminState {
+    Ready,
+    Drain,
+    Maintenance,
+}
+
+/// What HAProxy's own checks say of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CheckState {
+    /// Checked, and up without a fraction.
+    Up,
+    /// Not checked often enough to tell. HAProxy sends requests to it if it has a weight.
+    Unknown,
+    Down,
+}

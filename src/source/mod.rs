@@ -1,0 +1,79 @@
+//! Where manifests come from: a git repository, or a folder as it lies. Blobs are read from the
+//! object database; nothing is ever checked out, and no symlink, submodule, filter or hook is
+//! followed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::model::CommitId;
+
+/// The manifest files of one commit: path below the repository's root (with `--path`, below
+/// that folder), and content. Bounded in number and size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    pub commit: CommitId,
+    pub files: BTreeMap<String, Content>,
+}
+
+/// A file's content, or why there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// `blob`: git's id of it, equal where the bytes are.
+    Bytes { blob: String, bytes: Bytes },
+    /// Too large, a symlink, a submodule: the reason, for people.
+    Refused { reason: String },
+}
+
+/// What a look at the remote gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Head {
+    /// The tip of the branch, which is `applied` or descends from it.
+    At(CommitId),
+    /// The branch doesn't descend from the applied commit any more.
+    Rewritten { applied: CommitId, tip: CommitId },
+    /// The remote shows an ancestor of the applied commit: an old mirror. Nothing is to be done.
+    Behind { applied: CommitId, tip: CommitId },
+}
+
+/// Why the source didn't answer. No variant holds a credential: URLs are shown without them.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("fetch failed: {remote}: {cause}")]
+    Fetch { remote: String, cause: String },
+    #[error("{remote} has no branch {branch}")]
+    NoBranch { remote: String, branch: String },
+    #[error("{remote} has no folder {path} at {commit}")]
+    NoFolder { remote: String, path: String, commit: CommitId },
+    #[error("{0:?} is neither a folder nor a git URL")]
+    NotARepository(String),
+    #[error("{0} names no commit")]
+    NoRevision(String),
+    #[error("{path}: {cause}")]
+    Local { path: PathBuf, cause: String },
+}
+
+/// One manifest repository.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Looks at the remote, fetches what is new, and compares the branch with the commit that
+    /// was applied last.
+    async fn fetch(&self, applied: Option<&CommitId>) -> Result<Head, SourceError>;
+
+    /// The commit that a revision such as `HEAD~1`, a tag, a branch or an id stands for.
+    async fn resolve(&self, revision: &str) -> Result<CommitId, SourceError>;
+
+    /// The files of a commit that is here.
+    async fn files(&self, commit: &CommitId) -> Result<Files, SourceError>;
+
+    /// First line of the commit's message and its author, for people.
+    async fn describe(&self, commit: &CommitId) -> Result<String, SourceError>;
+
+    /// Returns when the files may have changed. For a remote repository it never returns.
+    async fn changed(&self);
+
+    /// How people know it, without credentials.
+    fn name(&self) -> String;
+}
