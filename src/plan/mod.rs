@@ -1,1 +1,3 @@
-//! (being written)
+//! The planner.
+mod step;
+pub use step::*;
