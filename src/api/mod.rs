@@ -10,7 +10,7 @@ use crate::model::{AppId, ApprovalRequest, CommitId, Condition, Diagnostic, Even
 use crate::plan::{Plan, StepId};
 
 /// An error as it crosses the socket: what failed with its causes, and what to do.
-#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct OperationError {
     pub message: String,
