@@ -32,6 +32,14 @@ pub struct ProxyStructure {
     pub backends: BTreeMap<BackendName, Backend>,
 }
 
+impl ProxyStructure {
+    /// SHA-256 over its canonical JSON. The worker carries it as its description, so that it
+    /// can be read back which structure it was started with.
+    pub fn digest(&self) -> super::Sha256 {
+        super::Sha256::of(&serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Listener {

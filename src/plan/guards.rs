@@ -1,0 +1,73 @@
+//! What a plan would remove, and whether a person has to look at it first.
+
+use std::collections::BTreeSet;
+
+use crate::model::{AppId, ContainerId, HostName, Sha256};
+
+use super::survey::Work;
+use super::{Input, WaitCause, Waiting};
+
+/// Below this number of containers no removal needs approval, but of the last App.
+const HARMLESS: usize = 10;
+
+/// Takes out of `works` what waits for approval, and says so.
+pub(super) fn hold_back<'a>(
+    input: &Input<'_>,
+    works: Vec<Work<'a>>,
+    waiting: &mut Vec<Waiting>,
+) -> Vec<Work<'a>> {
+    let removed: usize = works.iter().map(|work| removals(work).len()).sum();
+    let total = input.observed.containers().count();
+    let share = usize::from(input.known.guards.prune_percent);
+    let too_many = removed > HARMLESS && removed * 100 > total * share;
+    let last_app = input.desired.apps.is_empty() && input.desired.blocked.is_empty() && removed > 0;
+    if !too_many && !last_app {
+        return works;
+    }
+    let id = approval(input, &works);
+    if input.known.approvals.contains(&id) {
+        return works;
+    }
+    let (held, free): (Vec<_>, Vec<_>) =
+        works.into_iter().partition(|work| !removals(work).is_empty());
+    let why = if last_app {
+        "no App is declared any more".to_owned()
+    } else {
+        format!("{removed} of {total} containers would go, more than {share}%")
+    };
+    waiting.extend(held.iter().map(|work| Waiting {
+        app: work.app.clone(),
+        reason: format!("{why}: {} of this app wait for approval", removals(work).len()),
+        cause: WaitCause::Prune,
+        approval: Some(id.clone()),
+    }));
+    free
+}
+
+/// The containers of a work that go without another in their place.
+fn removals<'a>(work: &Work<'a>) -> Vec<(&'a HostName, &'a ContainerId)> {
+    let replaced = work.target.as_ref().map_or(0, |_| {
+        work.hosts
+            .values()
+            .map(|host| host.fresh.iter().filter(|u| u.existing.is_none()).count())
+            .sum()
+    });
+    let goes = work
+        .hosts
+        .iter()
+        .flat_map(|(host, of)| of.leaving.iter().map(move |container| (*host, &container.id)));
+    goes.skip(replaced).collect()
+}
+
+/// Holds for one commit and the very containers that it was asked for.
+fn approval(input: &Input<'_>, works: &[Work<'_>]) -> String {
+    let mut containers: BTreeSet<(&AppId, &HostName, &ContainerId)> = BTreeSet::new();
+    for work in works {
+        containers.extend(removals(work).into_iter().map(|(host, id)| (work.app, host, id)));
+    }
+    let mut text = format!("prune {}\n", input.desired.commit);
+    for (app, host, id) in containers {
+        text.push_str(&format!("{app} {host} {id}\n"));
+    }
+    Sha256::of(text.as_bytes()).short(12)
+}

@@ -1,0 +1,112 @@
+//! Slots and ports for the containers that are to be made: the lowest free ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use crate::model::{AppId, HostName, ServerName, Slot};
+
+use super::fleet::Fleet;
+use super::survey::{Unit, Work};
+use super::{Input, WaitCause, Waiting};
+
+/// Which ports of a host are spoken for. Filled host by host when first asked for.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    used: BTreeMap<HostName, BTreeSet<u16>>,
+}
+
+/// Adds to the work the units that have to be made. What finds no port waits.
+pub(super) fn fill<'a>(
+    input: &Input<'a>,
+    fleet: &Fleet<'a>,
+    ports: &mut Ports,
+    work: &mut Work<'a>,
+) -> Vec<Waiting> {
+    let Some(target) = &work.target else { return Vec::new() };
+    let mut waiting = Vec::new();
+    for (host, host_work) in &mut work.hosts {
+        let mut slots = used_slots(fleet, work.app, host, target);
+        for _ in 0..host_work.missing() {
+            let publish = match (target.spec.port, fleet.hosts.get(host)) {
+                (Some(_), Some(declared)) => match ports.take(input, fleet, host) {
+                    Some(port) => Some(SocketAddr::new(declared.address, port)),
+                    None => {
+                        waiting.push(no_port(work.app, host));
+                        break;
+                    }
+                },
+                _ => None,
+            };
+            let slot = lowest_free(&mut slots);
+            let image = target.pin.content.sha256();
+            let name = ServerName::new((*host).clone(), image, &target.revision, slot);
+            let server = publish.map(|at| (name, at));
+            host_work.fresh.push(Unit { existing: None, slot, publish, server });
+        }
+    }
+    waiting
+}
+
+fn no_port(app: &AppId, host: &HostName) -> Waiting {
+    Waiting {
+        app: app.clone(),
+        reason: format!("no port of host {host} is free: widen spec.ports of that Host"),
+        cause: WaitCause::NoPort { host: host.clone() },
+        approval: None,
+    }
+}
+
+/// Slots that a container of that revision has, or a server that is still there for one.
+fn used_slots(
+    fleet: &Fleet<'_>,
+    app: &AppId,
+    host: &HostName,
+    target: &super::survey::Target<'_>,
+) -> BTreeSet<u32> {
+    let of_containers = fleet
+        .containers_of(app)
+        .iter()
+        .filter(|(on, container)| *on == host && container.birth.revision == target.revision)
+        .map(|(_, container)| container.birth.slot.0);
+    let of_servers = fleet
+        .balancers
+        .values()
+        .flat_map(|proxied| proxied.servers.iter())
+        .filter(|(backend, _)| backend.app == *app)
+        .flat_map(|(_, seats)| seats.keys())
+        .filter(|name| name.host == *host && name.is_of(&target.revision))
+        .map(|name| name.slot.0);
+    of_containers.chain(of_servers).collect()
+}
+
+fn lowest_free(used: &mut BTreeSet<u32>) -> Slot {
+    let mut slot = 0;
+    while !used.insert(slot) {
+        slot += 1;
+    }
+    Slot(slot)
+}
+
+impl Ports {
+    /// The lowest port of the host's range that nothing uses and no balancer points to.
+    fn take(&mut self, input: &Input<'_>, fleet: &Fleet<'_>, host: &HostName) -> Option<u16> {
+        let declared = fleet.hosts.get(host)?;
+        let used = self.used.entry(host.clone()).or_insert_with(|| used_ports(input, fleet, host));
+        let port =
+            (declared.ports.first..=declared.ports.last).find(|port| !used.contains(port))?;
+        used.insert(port);
+        Some(port)
+    }
+}
+
+fn used_ports(input: &Input<'_>, fleet: &Fleet<'_>, host: &HostName) -> BTreeSet<u16> {
+    let mut used: BTreeSet<u16> = input.known.taken_ports.get(host).cloned().unwrap_or_default();
+    if let Some(state) = input.observed.host(host) {
+        used.extend(&state.foreign_ports);
+        used.extend(state.containers.iter().filter_map(|container| container.birth.port));
+    }
+    if let Some(declared) = fleet.hosts.get(host) {
+        used.extend(fleet.ports_pointed_at(declared.address));
+    }
+    used
+}

@@ -1,0 +1,661 @@
+//! The strategy `rolling`: on each host, new containers come up a few at a time beside the old
+//! ones, and each old one leaves when a new one serves in its place.
+//!
+//! With `n` replicas declared, `k` kept, `m` leaving, surge `s` and unavailable `u` on a host:
+//! the i-th new container (from 0) may be made once `k + i + 1 + m - n - s` of the leaving ones
+//! take no requests any more, so that never more than `n + s` are there beside those that drain;
+//! the j-th leaving one may be taken out once `n - u - k - (m - j - 1)` new ones serve, so that
+//! never fewer than `n - u` do. Since `s + u` is at least 1, the waits never form a circle.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use crate::model::{
+    AdminState, App, AppId, BackendName, BalancerName, Birth, Container, ContainerState, HostName,
+    ImageContent, NewContainer, Owner, ServerName, Span,
+};
+
+use super::balancing::{Balancing, route_changes};
+use super::draft::{Draft, NewStep};
+use super::fleet::{Fleet, Seat};
+use super::survey::{HostWork, Target, Unit, Work, routed_balancers, seat};
+use super::{Action, Input, Place, Probe, StepId};
+
+/// Deadlines of what no manifest gives a time for. They cover one engine or runtime call, which
+/// takes milliseconds, on a machine that is very busy.
+const QUICK: Span = Span::from_secs(15);
+const PULL: Span = Span::from_secs(600);
+const ENGINE: Span = Span::from_secs(60);
+
+/// Writes one app's steps.
+pub(super) struct Rolling<'a, 'd> {
+    pub input: &'a Input<'a>,
+    pub fleet: &'a Fleet<'a>,
+    pub balancing: &'a Balancing,
+    pub draft: &'d mut Draft,
+}
+
+/// What of an app that is on its way up was planned.
+#[derive(Debug, Default)]
+struct Raised {
+    /// By host, and there by new container: the last steps of its way up.
+    ups: BTreeMap<HostName, Vec<Vec<StepId>>>,
+}
+
+impl Raised {
+    fn all(&self) -> Vec<StepId> {
+        self.ups.values().flatten().flatten().cloned().collect()
+    }
+}
+
+impl Rolling<'_, '_> {
+    /// All steps of one app.
+    pub fn write(&mut self, work: &Work<'_>) {
+        let unrouted = if work.target.is_none() { self.drop_routes(work.app) } else { Vec::new() };
+        let mut raised = Raised::default();
+        // The first of the leaving steps of each container, by host, in the order of leaving.
+        let mut outs: BTreeMap<&HostName, Vec<Vec<StepId>>> = BTreeMap::new();
+        for (host, host_work) in &work.hosts {
+            let outs_here = self.write_leaving(work, host, host_work, &unrouted);
+            outs.insert(host, outs_here);
+        }
+        if let Some(target) = &work.target {
+            for (host, host_work) in &work.hosts {
+                let outs_here = outs.get(host).map_or(&[][..], Vec::as_slice);
+                let ups = self.write_fresh(work, target, host, host_work, outs_here);
+                raised.ups.insert((*host).clone(), ups);
+            }
+            self.gate_leaving(work, target, &raised, &outs);
+            self.mend_weights(work, target, &raised);
+            self.set_routes(work, target, &raised);
+        }
+        self.drop_orphans(work, &unrouted);
+    }
+
+    // ---- what leaves ----
+
+    /// Steps of the containers that go. Returns, for each running one, the steps after which it
+    /// takes no requests.
+    fn write_leaving(
+        &mut self,
+        work: &Work<'_>,
+        host: &HostName,
+        host_work: &HostWork<'_>,
+        unrouted: &[StepId],
+    ) -> Vec<Vec<StepId>> {
+        for container in &host_work.dead {
+            let gone = self.take_out(work, host, container, unrouted, false).gone;
+            self.remove(work.app, host, container, gone);
+        }
+        if !work.unseen_balancers.is_empty() {
+            return Vec::new();
+        }
+        host_work
+            .leaving
+            .iter()
+            .map(|container| {
+                let out = self.take_out(work, host, container, unrouted, true);
+                let grace =
+                    work.target.as_ref().map_or(crate::model::Stop::default().grace, |target| {
+                        target.app.template.stop.grace
+                    });
+                let stop = self.stop(work.app, host, container, grace, out.gone);
+                self.remove(work.app, host, container, vec![stop.clone()]);
+                if out.silent.is_empty() || self.stops_first(work) {
+                    vec![stop]
+                } else {
+                    out.silent
+                }
+            })
+            .collect()
+    }
+
+    /// Two containers of it can't run at once.
+    fn stops_first(&self, work: &Work<'_>) -> bool {
+        work.target.as_ref().is_some_and(|target| target.app.template.writes_a_volume())
+    }
+
+    /// Takes a container's servers out of every balancer.
+    fn take_out(
+        &mut self,
+        work: &Work<'_>,
+        host: &HostName,
+        container: &Container,
+        after: &[StepId],
+        runs: bool,
+    ) -> Out {
+        let birth = &container.birth;
+        let image = birth.pin.content.sha256();
+        let name = ServerName::new(host.clone(), image, &birth.revision, birth.slot);
+        let drain = work.target.as_ref().map_or(Span::from_secs(30), |target| target.app.drain);
+        let mut out = Out { silent: Vec::new(), gone: after.to_vec() };
+        for (balancer, backend, seat) in self.seats_of(work.app, &name) {
+            let (silent, gone) = self.take_out_of(
+                work.app,
+                &balancer,
+                &backend,
+                &name,
+                seat,
+                runs.then_some(drain),
+                after,
+            );
+            out.silent.extend(silent);
+            out.gone.push(gone);
+        }
+        out
+    }
+
+    /// Weight 0, wait until it is drained (where `drain` says so), remove. Returns the step
+    /// after which it takes no requests, and the last one.
+    #[allow(clippy::too_many_arguments, reason = "each is one word of one sentence")]
+    fn take_out_of(
+        &mut self,
+        app: &AppId,
+        balancer: &BalancerName,
+        backend: &BackendName,
+        name: &ServerName,
+        seat: Seat,
+        drain: Option<Span>,
+        after: &[StepId],
+    ) -> (Vec<StepId>, StepId) {
+        let mut before = self.first_at(balancer);
+        before.extend(after.iter().cloned());
+        let mut silent = Vec::new();
+        if !seat.has_weight(0, self.runs(balancer)) {
+            let step = self.weight_step(app, balancer, backend, name, Some(seat.weight()), 0);
+            let id = self.draft.add(step, before.clone());
+            silent.push(id.clone());
+            before = vec![id];
+        }
+        if let Some(drain) = drain {
+            let step = NewStep {
+                app: Some(app.clone()),
+                place: Place::Balancer(balancer.clone()),
+                object: name.to_string(),
+                action: Action::WaitDrained { backend: backend.clone(), server: name.clone() },
+                deadline: drain,
+                summary: format!("wait until no request is on {name}, at most {drain}"),
+            };
+            let id = self.draft.add(step, before);
+            if silent.is_empty() {
+                silent.push(id.clone());
+            }
+            before = vec![id];
+        }
+        let step = NewStep {
+            app: Some(app.clone()),
+            place: Place::Balancer(balancer.clone()),
+            object: name.to_string(),
+            action: Action::RemoveServer { backend: backend.clone(), server: name.clone() },
+            deadline: QUICK,
+            summary: format!("remove server {name} from {backend}"),
+        };
+        (silent, self.draft.add(step, before))
+    }
+
+    fn stop(
+        &mut self,
+        app: &AppId,
+        host: &HostName,
+        container: &Container,
+        grace: Span,
+        after: Vec<StepId>,
+    ) -> StepId {
+        let step = NewStep {
+            app: Some(app.clone()),
+            place: Place::Host(host.clone()),
+            object: container.id.short().to_owned(),
+            action: Action::Stop { id: container.id.clone(), name: container.name.clone(), grace },
+            deadline: Span::from_millis(grace.as_millis() + ENGINE.as_millis()),
+            summary: format!("stop {}", container.name),
+        };
+        self.draft.add(step, after)
+    }
+
+    fn remove(&mut self, app: &AppId, host: &HostName, container: &Container, after: Vec<StepId>) {
+        let why = match &container.state {
+            ContainerState::Exited { out_of_memory: true, .. } => " (out of memory)".to_owned(),
+            ContainerState::Exited { code, .. } => format!(" (exited with {code})"),
+            ContainerState::Dead => " (dead)".to_owned(),
+            _ => String::new(),
+        };
+        let step = NewStep {
+            app: Some(app.clone()),
+            place: Place::Host(host.clone()),
+            object: container.id.short().to_owned(),
+            action: Action::Remove { id: container.id.clone(), name: container.name.clone() },
+            deadline: ENGINE,
+            summary: format!("remove {}{why}", container.name),
+        };
+        self.draft.add(step, after);
+    }
+
+    // ---- what comes ----
+
+    /// Steps of the containers that come up, each gated by those that have to leave before.
+    fn write_fresh(
+        &mut self,
+        work: &Work<'_>,
+        target: &Target<'_>,
+        host: &HostName,
+        host_work: &HostWork<'_>,
+        outs: &[Vec<StepId>],
+    ) -> Vec<Vec<StepId>> {
+        let (surge, _) = target.rolling();
+        let (n, k, m) =
+            (host_work.replicas as usize, host_work.kept.len(), host_work.leaving.len());
+        let mut ups = Vec::new();
+        for (i, unit) in host_work.fresh.iter().enumerate() {
+            let must_be_out = (k + i + 1 + m).saturating_sub(n + surge as usize);
+            let gate = match (must_be_out, unit.existing) {
+                (0, _) | (_, Some(_)) => Vec::new(),
+                (out, None) => match outs.get(out.min(m).saturating_sub(1)) {
+                    Some(silent) => silent.clone(),
+                    // It leaves nobody who could leave: an unseen balancer forbids to stop.
+                    None if m > 0 => break,
+                    None => Vec::new(),
+                },
+            };
+            ups.push(self.write_unit(work, target, host, host_work, unit, gate));
+        }
+        ups
+    }
+
+    /// One container's way from nothing to its weight. Returns the last steps.
+    fn write_unit(
+        &mut self,
+        work: &Work<'_>,
+        target: &Target<'_>,
+        host: &HostName,
+        host_work: &HostWork<'_>,
+        unit: &Unit<'_>,
+        gate: Vec<StepId>,
+    ) -> Vec<StepId> {
+        let ready = self.write_container(work, target, host, unit, gate);
+        let routed = routed_balancers(&target.app);
+        let Some((name, address)) = unit.server.as_ref().filter(|_| !routed.is_empty()) else {
+            return ready;
+        };
+        let mut ups = Vec::new();
+        for balancer in routed {
+            if self.fleet.balancers.contains_key(balancer) {
+                let seat = seat(self.fleet, work.app, balancer, unit);
+                let join = Join { target, balancer, name, address: *address, seat };
+                ups.push(self.write_server(work.app, &join, host_work.weight, ready.clone()));
+            }
+        }
+        ups
+    }
+
+    /// Create, start, ready; only what isn't done yet.
+    fn write_container(
+        &mut self,
+        work: &Work<'_>,
+        target: &Target<'_>,
+        host: &HostName,
+        unit: &Unit<'_>,
+        gate: Vec<StepId>,
+    ) -> Vec<StepId> {
+        let birth = self.birth(work.app, target, unit);
+        let name = unit.existing.map_or_else(|| birth.container_name(), |c| c.name.clone());
+        let on_host = |object: String, action, deadline, summary| NewStep {
+            app: Some(work.app.clone()),
+            place: Place::Host(host.clone()),
+            object,
+            action,
+            deadline,
+            summary,
+        };
+        let label = format!("{}-{}", birth.revision.short8(), birth.slot);
+        let mut before = gate;
+        if unit.existing.is_none() {
+            if let ImageContent::Digest(digest) = &target.pin.content {
+                let pin = target.pin.clone();
+                let summary = format!("pull {} unless it is there", pin.reference);
+                let object = digest.short(12);
+                let pull = on_host(object, Action::Pull { pin }, PULL, summary);
+                before.push(self.draft.add(pull, []));
+            }
+            let at = unit.publish.map(|at| format!(", published at {at}")).unwrap_or_default();
+            let summary = format!("create {name} from {}{at}", target.pin.reference);
+            let container = Box::new(NewContainer {
+                birth: birth.clone(),
+                spec: target.spec.clone(),
+                host: host.clone(),
+                publish: self.bind_address(host, unit),
+            });
+            let create = on_host(label.clone(), Action::Create { container }, ENGINE, summary);
+            before = vec![self.draft.add(create, before)];
+        }
+        let runs = unit.existing.is_some_and(|c| c.state != ContainerState::Created);
+        if !runs {
+            let action = Action::Start { name: name.clone() };
+            let start = on_host(label.clone(), action, ENGINE, format!("start {name}"));
+            before = vec![self.draft.add(start, before)];
+        }
+        if unit.existing.is_some_and(Container::is_ready)
+            && !routed_balancers(&target.app).is_empty()
+        {
+            return before;
+        }
+        let probe = probe(&target.app, unit.publish);
+        let deadline = match &probe {
+            Probe::Settle(settle) => {
+                Span::from_millis(target.app.health.deadline.as_millis() + settle.as_millis())
+            }
+            _ => target.app.health.deadline,
+        };
+        let action = Action::WaitReady { name: name.clone(), revision: birth.revision, probe };
+        let summary = format!("wait until {name} is ready, at most {deadline}");
+        vec![self.draft.add(on_host(label, action, deadline, summary), before)]
+    }
+
+    fn birth(&self, app: &AppId, target: &Target<'_>, unit: &Unit<'_>) -> Birth {
+        let Owner { installation, uid } = super::owner(self.input.desired);
+        Birth {
+            installation,
+            uid,
+            app: app.clone(),
+            revision: target.revision,
+            slot: unit.slot,
+            port: unit.publish.map(|at| at.port()),
+            commit: self.input.desired.commit.clone(),
+            pin: target.pin.clone(),
+        }
+    }
+
+    /// The address that the engine binds: not always the one that balancers use.
+    fn bind_address(&self, host: &HostName, unit: &Unit<'_>) -> Option<SocketAddr> {
+        let ip = self.fleet.hosts.get(host)?.publish;
+        unit.publish.map(|at| SocketAddr::new(ip, at.port()))
+    }
+
+    /// Into the balancer at weight 0, up, weight. Returns the last step.
+    fn write_server(
+        &mut self,
+        app: &AppId,
+        join: &Join<'_>,
+        weight: u16,
+        ready: Vec<StepId>,
+    ) -> StepId {
+        let Join { target, balancer, name, address, seat } = *join;
+        let backend = BackendName::stable(app.clone());
+        let at_balancer = |action, deadline, summary| NewStep {
+            app: Some(app.clone()),
+            place: Place::Balancer(balancer.clone()),
+            object: name.to_string(),
+            action,
+            deadline,
+            summary,
+        };
+        let mut before = self.first_at(balancer);
+        before.extend(ready);
+        let runs = self.runs(balancer);
+        let present =
+            seat.is_some_and(|seat| seat.file.is_some() && (seat.runtime.is_some() || !runs));
+        if !present {
+            let action =
+                Action::AddServer { backend: backend.clone(), server: name.clone(), address };
+            let summary = format!("add server {name} at {address} to {backend}, weight 0");
+            before = vec![self.draft.add(at_balancer(action, QUICK, summary), before)];
+        }
+        let taken_out =
+            seat.and_then(|seat| seat.runtime).is_some_and(|s| s.admin != AdminState::Ready);
+        if taken_out {
+            let mut step = self.weight_step(app, balancer, &backend, name, None, 0);
+            step.object = format!("{name}/ready");
+            step.summary = format!("make {name} ready again, weight 0");
+            before = vec![self.draft.add(step, before)];
+        }
+        let deadline = target.app.health.deadline;
+        let action = Action::WaitUp {
+            backend: backend.clone(),
+            server: name.clone(),
+            revision: target.revision,
+        };
+        let summary = format!("wait until {balancer} finds {name} up, at most {deadline}");
+        let up = self.draft.add(at_balancer(action, deadline, summary), before);
+        if weight == 0 {
+            return up;
+        }
+        let step =
+            self.weight_step(app, balancer, &backend, name, seat.map(|s| s.weight()), weight);
+        self.draft.add(step, [up])
+    }
+
+    // ---- what binds both ----
+
+    /// Lets what leaves wait for what comes up in its place.
+    fn gate_leaving(
+        &mut self,
+        work: &Work<'_>,
+        target: &Target<'_>,
+        raised: &Raised,
+        outs: &BTreeMap<&HostName, Vec<Vec<StepId>>>,
+    ) {
+        let (_, unavailable) = target.rolling();
+        for (host, host_work) in &work.hosts {
+            let (n, k, m) =
+                (host_work.replicas as usize, host_work.kept.len(), host_work.leaving.len());
+            let ups = raised.ups.get(*host).map_or(&[][..], Vec::as_slice);
+            for (j, silent) in outs.get(host).into_iter().flatten().enumerate() {
+                let gate: Vec<StepId> = if n == 0 {
+                    raised.all()
+                } else {
+                    let needed = n.saturating_sub(unavailable as usize + k + (m - j - 1));
+                    ups.iter().take(needed).flatten().cloned().collect()
+                };
+                for step in silent {
+                    self.draft.also_after(step, gate.clone());
+                }
+            }
+        }
+    }
+
+    /// Brings the weights of what is kept to what is declared. What falls to 0 falls after
+    /// everything else has risen.
+    fn mend_weights(&mut self, work: &Work<'_>, target: &Target<'_>, raised: &Raised) {
+        let backend = BackendName::stable(work.app.clone());
+        let mut rises = raised.all();
+        let mut falls = Vec::new();
+        for host_work in work.hosts.values() {
+            for unit in &host_work.kept {
+                for balancer in routed_balancers(&target.app) {
+                    let Some(seat) = seat(self.fleet, work.app, balancer, unit) else { continue };
+                    let Some((name, _)) = &unit.server else { continue };
+                    if seat.has_weight(host_work.weight, self.runs(balancer)) {
+                        continue;
+                    }
+                    let from = Some(seat.weight());
+                    let step = self.weight_step(
+                        work.app,
+                        balancer,
+                        &backend,
+                        name,
+                        from,
+                        host_work.weight,
+                    );
+                    let before = self.first_at(balancer);
+                    let id = self.draft.add(step, before);
+                    if host_work.weight == 0 { falls.push(id) } else { rises.push(id) }
+                }
+            }
+        }
+        for fall in falls {
+            self.draft.also_after(&fall, rises.clone());
+        }
+    }
+
+    /// A route is set once something serves it; one that another app has now, once all does.
+    fn set_routes(&mut self, work: &Work<'_>, target: &Target<'_>, raised: &Raised) {
+        let app = &target.app;
+        let balancers: Vec<&BalancerName> = self.fleet.balancers.keys().copied().collect();
+        for balancer in balancers {
+            let changes = route_changes(self.input, self.fleet, work.app, Some(app), balancer);
+            if changes.is_empty() {
+                continue;
+            }
+            let Some(proxied) = self.fleet.balancers.get(balancer) else { continue };
+            let takes_over = changes.iter().any(|(key, to)| {
+                to.is_some() && proxied.routes.get(key).is_some_and(|now| now.app != *work.app)
+            });
+            let serving = work.hosts.values().any(|host| !host.kept.is_empty());
+            let mut after = self.first_at(balancer);
+            let adds = changes.values().any(Option::is_some);
+            if takes_over {
+                after.extend(raised.all());
+            } else if adds && !serving {
+                after.extend(raised.ups.values().flatten().next().into_iter().flatten().cloned());
+            }
+            self.route_step(work.app, balancer, changes, after);
+        }
+    }
+
+    /// Takes the routes of an app that isn't declared any more.
+    fn drop_routes(&mut self, app: &AppId) -> Vec<StepId> {
+        let balancers: Vec<&BalancerName> = self.fleet.balancers.keys().copied().collect();
+        let mut steps = Vec::new();
+        for balancer in balancers {
+            let changes = route_changes(self.input, self.fleet, app, None, balancer);
+            if !changes.is_empty() {
+                let before = self.first_at(balancer);
+                steps.push(self.route_step(app, balancer, changes, before));
+            }
+        }
+        steps
+    }
+
+    fn route_step(
+        &mut self,
+        app: &AppId,
+        balancer: &BalancerName,
+        changes: BTreeMap<crate::model::RouteKey, Option<BackendName>>,
+        after: Vec<StepId>,
+    ) -> StepId {
+        let words: Vec<String> = changes
+            .iter()
+            .map(|(key, to)| match to {
+                Some(to) => format!("{key} to {to}"),
+                None => format!("{key} to nobody"),
+            })
+            .collect();
+        let step = NewStep {
+            app: Some(app.clone()),
+            place: Place::Balancer(balancer.clone()),
+            object: "routes".into(),
+            action: Action::SetRoutes { changes },
+            deadline: QUICK,
+            summary: format!("route {}", words.join(", ")),
+        };
+        self.draft.add(step, after)
+    }
+
+    /// Servers whose containers are gone, or that are at a balancer where the app has no route
+    /// any more.
+    fn drop_orphans(&mut self, work: &Work<'_>, unrouted: &[StepId]) {
+        let routed = work.target.as_ref().map(|t| routed_balancers(&t.app)).unwrap_or_default();
+        let standing: BTreeSet<(&HostName, &crate::model::Revision, crate::model::Slot)> = self
+            .fleet
+            .containers_of(work.app)
+            .iter()
+            .map(|(host, c)| (*host, &c.birth.revision, c.birth.slot))
+            .collect();
+        let mut orphans = Vec::new();
+        for (balancer, proxied) in &self.fleet.balancers {
+            for (backend, name, seat) in proxied.servers_of(work.app) {
+                let has_container = standing.iter().any(|(host, revision, slot)| {
+                    **host == name.host && name.is_of(revision) && *slot == name.slot
+                });
+                let host_is_seen = self.input.observed.host(&name.host).is_some();
+                let host_is_known = self.fleet.hosts.contains_key(&name.host);
+                let gone = !has_container && (host_is_seen || !host_is_known);
+                let unrouted_here = work.target.is_some() && !routed.contains(balancer);
+                if gone || (has_container && unrouted_here) {
+                    orphans.push(((*balancer).clone(), backend.clone(), name.clone(), seat, gone));
+                }
+            }
+        }
+        let drain = work.target.as_ref().map(|target| target.app.drain);
+        for (balancer, backend, name, seat, gone) in orphans {
+            let drain = drain.filter(|_| !gone);
+            self.take_out_of(work.app, &balancer, &backend, &name, seat, drain, unrouted);
+        }
+    }
+
+    // ---- words ----
+
+    fn weight_step(
+        &self,
+        app: &AppId,
+        balancer: &BalancerName,
+        backend: &BackendName,
+        name: &ServerName,
+        from: Option<u16>,
+        weight: u16,
+    ) -> NewStep {
+        let from = from
+            .filter(|from| *from != weight)
+            .map(|from| format!("{from} to "))
+            .unwrap_or_default();
+        NewStep {
+            app: Some(app.clone()),
+            place: Place::Balancer(balancer.clone()),
+            object: name.to_string(),
+            action: Action::SetWeight { backend: backend.clone(), server: name.clone(), weight },
+            deadline: QUICK,
+            summary: format!("weight of {name}: {from}{weight}"),
+        }
+    }
+
+    fn first_at(&self, balancer: &BalancerName) -> Vec<StepId> {
+        self.balancing.first.get(balancer).cloned().into_iter().collect()
+    }
+
+    fn runs(&self, balancer: &BalancerName) -> bool {
+        self.fleet.balancers.get(balancer).is_some_and(|proxied| proxied.runs)
+    }
+
+    fn seats_of(&self, app: &AppId, name: &ServerName) -> Vec<(BalancerName, BackendName, Seat)> {
+        let all = self.fleet.balancers.iter().flat_map(|(balancer, proxied)| {
+            proxied
+                .servers_of(app)
+                .map(move |(backend, name, seat)| (*balancer, backend, name, seat))
+        });
+        all.filter(|(_, _, other, _)| *other == name)
+            .map(|(balancer, backend, _, seat)| (balancer.clone(), backend.clone(), seat))
+            .collect()
+    }
+}
+
+/// The steps of a container's way out of the balancers.
+struct Out {
+    /// After these it takes no new requests.
+    silent: Vec<StepId>,
+    /// After these no balancer knows it.
+    gone: Vec<StepId>,
+}
+
+/// A server that joins a balancer.
+#[derive(Clone, Copy)]
+struct Join<'a> {
+    target: &'a Target<'a>,
+    balancer: &'a BalancerName,
+    name: &'a ServerName,
+    address: SocketAddr,
+    seat: Option<Seat>,
+}
+
+/// What tells that a container without a route is ready.
+fn probe(app: &App, publish: Option<SocketAddr>) -> Probe {
+    match publish {
+        _ if !app.routes.is_empty() => Probe::None,
+        Some(address) => Probe::Ask {
+            address,
+            path: app.health.path.as_deref().and_then(|path| path.parse().ok()),
+            interval: app.health.interval,
+            timeout: app.health.timeout,
+        },
+        None if app.template.health.is_some() => Probe::None,
+        None => Probe::Settle(app.health.settle),
+    }
+}

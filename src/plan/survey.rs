@@ -1,0 +1,434 @@
+//! One app: what is declared beside what stands, and from that what is kept, what is new and
+//! what leaves, host by host. Nothing is ordered yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use crate::model::{
+    AdminState, App, AppId, BalancerName, Container, ContainerSpec, ContainerState, HostName, Pin,
+    Revision, Rollout, SecretName, ServerName, Slot,
+};
+
+use super::fleet::{Fleet, Seat};
+use super::{BlockedApp, Input, WaitCause, Waiting};
+
+/// What an app needs, and what it waits for.
+#[derive(Debug)]
+pub(super) struct Work<'a> {
+    pub app: &'a AppId,
+    /// None for an app that isn't declared any more.
+    pub target: Option<Target<'a>>,
+    pub hosts: BTreeMap<&'a HostName, HostWork<'a>>,
+    /// Balancers that may hold servers of it and can't be seen: nothing of it is stopped.
+    pub unseen_balancers: BTreeSet<&'a BalancerName>,
+}
+
+/// What is to run.
+#[derive(Debug)]
+pub(super) struct Target<'a> {
+    /// The declaration; the one that last worked where the newest is held.
+    pub app: std::borrow::Cow<'a, App>,
+    pub spec: ContainerSpec,
+    pub pin: Pin,
+    pub revision: Revision,
+}
+
+/// One app on one host.
+#[derive(Debug, Default)]
+pub(super) struct HostWork<'a> {
+    /// How many are declared.
+    pub replicas: u32,
+    pub weight: u16,
+    /// Serving, and to stay.
+    pub kept: Vec<Unit<'a>>,
+    /// To be made, or to be brought to where it serves.
+    pub fresh: Vec<Unit<'a>>,
+    /// Running, and to go.
+    pub leaving: Vec<&'a Container>,
+    /// Not running, and to go.
+    pub dead: Vec<&'a Container>,
+}
+
+/// One container of the target revision.
+#[derive(Debug, Clone)]
+pub(super) struct Unit<'a> {
+    pub existing: Option<&'a Container>,
+    pub slot: Slot,
+    /// Where it is published, once a port was found.
+    pub publish: Option<SocketAddr>,
+    /// Its address and name for balancers; none where the app has no port.
+    pub server: Option<(ServerName, SocketAddr)>,
+}
+
+/// An app's survey, or why there is none.
+pub(super) enum Survey<'a> {
+    Work(Box<Work<'a>>, Vec<Waiting>),
+    Waiting(Waiting),
+    Blocked(BlockedApp),
+}
+
+/// Looks at a declared app.
+pub(super) fn declared<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a App) -> Survey<'a> {
+    let mut waiting = Vec::new();
+    let target = match target(input, app) {
+        Ok((target, held)) => {
+            waiting.extend(held);
+            target
+        }
+        Err(Refusal::Waiting(waiting)) => return Survey::Waiting(waiting),
+        Err(Refusal::Blocked(blocked)) => return Survey::Blocked(blocked),
+    };
+    let drained = |host: &HostName| fleet.hosts.get(host).is_some_and(|host| host.drain);
+    let all_drained = !app.placement.is_empty() && app.placement.keys().all(drained);
+    if all_drained {
+        let names: Vec<_> = app.placement.keys().map(HostName::as_str).collect();
+        waiting.push(Waiting {
+            app: app.id.clone(),
+            reason: format!(
+                "all its hosts are drained ({}): add another host to it",
+                names.join(", ")
+            ),
+            cause: WaitCause::Draining,
+            approval: None,
+        });
+    }
+    let mut work = Work {
+        app: &app.id,
+        hosts: BTreeMap::new(),
+        unseen_balancers: unseen_balancers(input, fleet, Some(app)),
+        target: Some(target),
+    };
+    let elsewhere = fleet.containers_of(&app.id).iter().map(|(host, _)| *host);
+    let hosts: BTreeSet<&HostName> = app.placement.keys().chain(elsewhere).collect();
+    for host in hosts {
+        let Some(_) = input.observed.host(host) else {
+            waiting.push(unseen_host(input, &app.id, host));
+            continue;
+        };
+        let placement = app.placement.get(host).filter(|_| all_drained || !drained(host));
+        let host_work = survey_host(fleet, &work, host, placement.copied());
+        work.hosts.insert(host, host_work);
+    }
+    waiting.extend(work.unseen_balancers.iter().map(|name| unseen_balancer(input, &app.id, name)));
+    Survey::Work(Box::new(work), waiting)
+}
+
+/// Looks at an app that no manifest declares any more.
+pub(super) fn departed<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a AppId) -> Survey<'a> {
+    if let Some(file) = input.desired.unreadable.first() {
+        let location = file.location.clone();
+        return Survey::Waiting(Waiting {
+            app: app.clone(),
+            reason: format!(
+                "no manifest declares it, but {}:{} can't be read and may: nothing of it is removed",
+                location.file, location.line
+            ),
+            cause: WaitCause::Unreadable { location },
+            approval: None,
+        });
+    }
+    let mut hosts: BTreeMap<&HostName, HostWork> = BTreeMap::new();
+    for (host, container) in fleet.containers_of(app) {
+        hosts.entry(host).or_default().let_go(container);
+    }
+    let unseen_balancers = unseen_balancers(input, fleet, None);
+    let waiting = unseen_balancers.iter().map(|name| unseen_balancer(input, app, name)).collect();
+    Survey::Work(Box::new(Work { app, target: None, hosts, unseen_balancers }), waiting)
+}
+
+enum Refusal {
+    Waiting(Waiting),
+    Blocked(BlockedApp),
+}
+
+/// What of the app is to run: the declared revision, or where that one is held, the one that
+/// last worked.
+fn target<'a>(input: &Input<'a>, app: &'a App) -> Result<(Target<'a>, Option<Waiting>), Refusal> {
+    let pin = match input.known.pins.get(&app.id) {
+        Some(Ok(pin)) => pin.clone(),
+        Some(Err(reason)) => return Err(no_image(app, reason.clone())),
+        None => return Err(no_image(app, format!("{} isn't resolved yet", app.template.image))),
+    };
+    let spec = resolve(input, app, &pin)?;
+    let revision = spec.revision();
+    let declared = Target { app: std::borrow::Cow::Borrowed(app), spec, pin, revision };
+    let Some(hold) = input.known.holds.get(&app.id).filter(|hold| hold.revision == revision) else {
+        return Ok((declared, None));
+    };
+    let held = Waiting {
+        app: app.id.clone(),
+        reason: format!("revision {} is held: {}", revision.short8(), hold.reason),
+        cause: WaitCause::Held { revision },
+        approval: Some(hold_approval(&app.id, &revision)),
+    };
+    let Some(fallback) = input.known.fallbacks.get(&app.id) else {
+        return Err(Refusal::Waiting(held));
+    };
+    let old = App {
+        placement: app.placement.clone(),
+        routes: app.routes.clone(),
+        location: app.location.clone(),
+        ..fallback.app.clone()
+    };
+    let spec = resolve(input, &old, &fallback.pin)?;
+    let old_revision = spec.revision();
+    if old_revision == revision {
+        return Err(Refusal::Waiting(held));
+    }
+    let target = Target {
+        app: std::borrow::Cow::Owned(old),
+        spec,
+        pin: fallback.pin.clone(),
+        revision: old_revision,
+    };
+    Ok((target, Some(held)))
+}
+
+fn resolve(input: &Input<'_>, app: &App, pin: &Pin) -> Result<ContainerSpec, Refusal> {
+    let mut digests = BTreeMap::new();
+    for name in app.template.secrets() {
+        match input.known.secrets.get(name) {
+            Some(Ok(digest)) => drop(digests.insert(name.clone(), *digest)),
+            Some(Err(reason)) => return Err(no_secret(app, name, reason)),
+            None => return Err(no_secret(app, name, "it wasn't read")),
+        }
+    }
+    app.template.resolve(pin, &digests).map_err(|name| no_secret(app, &name, "it wasn't read"))
+}
+
+fn no_secret(app: &App, name: &SecretName, reason: &str) -> Refusal {
+    Refusal::Blocked(BlockedApp {
+        app: Some(app.id.clone()),
+        location: app.location.clone(),
+        reason: format!("secret {name}: {reason}"),
+    })
+}
+
+fn no_image(app: &App, reason: String) -> Refusal {
+    Refusal::Waiting(Waiting {
+        app: app.id.clone(),
+        reason,
+        cause: WaitCause::Image,
+        approval: None,
+    })
+}
+
+/// The id under which a person lifts a hold.
+pub fn hold_approval(app: &AppId, revision: &Revision) -> String {
+    crate::model::Sha256::of(format!("hold {app} {revision}").as_bytes()).short(12)
+}
+
+fn unseen_host(input: &Input<'_>, app: &AppId, host: &HostName) -> Waiting {
+    let why = match input.observed.hosts.get(host) {
+        Some(crate::model::View::Unseen { reason }) => reason.as_str(),
+        _ => "it wasn't looked at",
+    };
+    Waiting {
+        app: app.clone(),
+        reason: format!("host {host} can't be seen: {why}"),
+        cause: WaitCause::HostUnseen { unseen: host.clone() },
+        approval: None,
+    }
+}
+
+fn unseen_balancer(input: &Input<'_>, app: &AppId, balancer: &BalancerName) -> Waiting {
+    let why = match input.observed.balancers.get(balancer) {
+        Some(crate::model::View::Unseen { reason }) => reason.as_str(),
+        _ => "it wasn't looked at",
+    };
+    Waiting {
+        app: app.clone(),
+        reason: format!("balancer {balancer} can't be seen, so nothing is stopped: {why}"),
+        cause: WaitCause::BalancerUnseen { unseen: balancer.clone() },
+        approval: None,
+    }
+}
+
+/// The balancers that may send requests to the app and can't be seen: those of its routes, and
+/// where it isn't declared any more, all.
+fn unseen_balancers<'a>(
+    input: &Input<'a>,
+    fleet: &Fleet<'a>,
+    app: Option<&App>,
+) -> BTreeSet<&'a BalancerName> {
+    let concerns = |name: &BalancerName| {
+        app.is_none_or(|app| app.routes.iter().any(|route| route.balancer == *name))
+    };
+    let names = input.desired.balancers.keys().chain(input.desired.broken_balancers.keys());
+    names.filter(|name| !fleet.balancers.contains_key(name) && concerns(name)).collect()
+}
+
+fn survey_host<'a>(
+    fleet: &Fleet<'a>,
+    work: &Work<'a>,
+    host: &'a HostName,
+    placement: Option<crate::model::Placement>,
+) -> HostWork<'a> {
+    let mut found = HostWork::default();
+    let Some(target) = &work.target else { return found };
+    found.replicas = placement.map_or(0, |placement| placement.replicas);
+    found.weight = placement.map_or(0, |placement| placement.weight);
+    let mut current = Vec::new();
+    for (_, container) in fleet.containers_of(work.app).iter().filter(|(on, _)| *on == host) {
+        let unit = existing_unit(fleet, target, host, container);
+        let misplaced = unit.publish.is_some_and(|publish| {
+            let ip = fleet.hosts.get(host).map(|host| host.address);
+            ip.is_some_and(|ip| ip != publish.ip()) || has_other_address(fleet, &unit)
+        });
+        if container.birth.revision == target.revision && is_sound(container) && !misplaced {
+            current.push(unit);
+        } else {
+            found.let_go(container);
+        }
+    }
+    let routed = routed_balancers(&target.app);
+    current.sort_by_key(|unit| (!serves(fleet, work.app, &routed, unit, found.weight), unit.slot));
+    let surplus = current.split_off(current.len().min(found.replicas as usize));
+    for container in surplus.iter().filter_map(|unit| unit.existing) {
+        found.let_go(container);
+    }
+    let rolling = !found.leaving.is_empty();
+    for unit in current {
+        if stays(fleet, work.app, &routed, &unit, found.weight, rolling) {
+            found.kept.push(unit);
+        } else {
+            found.fresh.push(unit);
+        }
+    }
+    found
+}
+
+fn existing_unit<'a>(
+    fleet: &Fleet<'a>,
+    target: &Target<'_>,
+    host: &HostName,
+    container: &'a Container,
+) -> Unit<'a> {
+    let birth = &container.birth;
+    let address = fleet.hosts.get(host).map(|host| host.address);
+    let publish = birth.port.zip(address).map(|(port, ip)| SocketAddr::new(ip, port));
+    let image = target.pin.content.sha256();
+    let name = ServerName::new(host.clone(), image, &birth.revision, birth.slot);
+    Unit {
+        existing: Some(container),
+        slot: birth.slot,
+        publish,
+        server: publish.map(|at| (name, at)),
+    }
+}
+
+/// True for a container that may be kept as it is.
+fn is_sound(container: &Container) -> bool {
+    use crate::model::EngineHealth::Unhealthy;
+    match container.state {
+        ContainerState::Created | ContainerState::Restarting => true,
+        ContainerState::Running => container.health != Some(Unhealthy),
+        ContainerState::Paused
+        | ContainerState::Exited { .. }
+        | ContainerState::Removing
+        | ContainerState::Dead => false,
+    }
+}
+
+/// Some balancer has a server of that name with another address.
+fn has_other_address(fleet: &Fleet<'_>, unit: &Unit<'_>) -> bool {
+    let Some((name, address)) = &unit.server else { return false };
+    let seats = fleet.balancers.values().flat_map(|proxied| proxied.servers.values());
+    seats.filter_map(|seats| seats.get(name)).any(|seat| seat.address() != Some(*address))
+}
+
+/// The balancers of an app's routes.
+pub(super) fn routed_balancers(app: &App) -> BTreeSet<&BalancerName> {
+    app.routes.iter().map(|route| &route.balancer).collect()
+}
+
+/// The server of a unit in one balancer.
+pub(super) fn seat(
+    fleet: &Fleet<'_>,
+    app: &AppId,
+    balancer: &BalancerName,
+    unit: &Unit<'_>,
+) -> Option<Seat> {
+    let (name, _) = unit.server.as_ref()?;
+    let backend = crate::model::BackendName::stable(app.clone());
+    fleet.balancers.get(balancer)?.servers.get(&backend)?.get(name).copied()
+}
+
+/// True where every balancer of its routes that can be seen sends requests to it, or would if
+/// its weight weren't 0.
+fn serves(
+    fleet: &Fleet<'_>,
+    app: &AppId,
+    routed: &BTreeSet<&BalancerName>,
+    unit: &Unit<'_>,
+    weight: u16,
+) -> bool {
+    let runs = unit.existing.is_some_and(Container::runs);
+    runs && routed.iter().filter(|name| fleet.balancers.contains_key(*name)).all(|balancer| {
+        seat(fleet, app, balancer, unit).is_some_and(|seat| {
+            let ready = seat.runtime.is_none_or(|server| server.admin == AdminState::Ready);
+            let in_both =
+                seat.file.is_some() && (seat.runtime.is_some() || !runs_at(fleet, balancer));
+            ready && in_both && (weight == 0 || seat.weight() > 0)
+        })
+    })
+}
+
+fn runs_at(fleet: &Fleet<'_>, balancer: &BalancerName) -> bool {
+    fleet.balancers.get(balancer).is_some_and(|proxied| proxied.runs)
+}
+
+/// True for a container that needs nothing but perhaps another weight. While others leave, it
+/// must be up as well: else it is waited for, and they stay until it is.
+fn stays(
+    fleet: &Fleet<'_>,
+    app: &AppId,
+    routed: &BTreeSet<&BalancerName>,
+    unit: &Unit<'_>,
+    weight: u16,
+    rolling: bool,
+) -> bool {
+    let Some(container) = unit.existing else { return false };
+    let restarting = container.state == ContainerState::Restarting;
+    if restarting && !rolling {
+        return true;
+    }
+    let starting = container.health == Some(crate::model::EngineHealth::Starting);
+    if starting && routed.is_empty() {
+        return false;
+    }
+    let up = || {
+        routed
+            .iter()
+            .filter(|name| runs_at(fleet, name))
+            .all(|balancer| seat(fleet, app, balancer, unit).is_some_and(|seat| seat.is_up()))
+    };
+    serves(fleet, app, routed, unit, weight) && (!rolling || up())
+}
+
+impl<'a> HostWork<'a> {
+    fn let_go(&mut self, container: &'a Container) {
+        match container.state {
+            ContainerState::Running | ContainerState::Restarting | ContainerState::Paused => {
+                self.leaving.push(container);
+            }
+            ContainerState::Created
+            | ContainerState::Exited { .. }
+            | ContainerState::Removing
+            | ContainerState::Dead => self.dead.push(container),
+        }
+    }
+
+    /// How many containers are yet to be made.
+    pub fn missing(&self) -> u32 {
+        self.replicas.saturating_sub((self.kept.len() + self.fresh.len()) as u32)
+    }
+}
+
+impl Target<'_> {
+    /// `surge` and `unavailable`.
+    pub fn rolling(&self) -> (u32, u32) {
+        let Rollout::Rolling { surge, unavailable } = self.app.rollout;
+        (surge, unavailable)
+    }
+}
