@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{AppId, ApprovalRequest, CommitId, Condition, Diagnostic, Event, Kind, Object};
 use crate::plan::{Plan, StepId};
+pub use crate::plan::{StepOutcome, StepResult};
 
 /// An error as it crosses the socket: what failed with its causes, and what to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
@@ -66,24 +67,6 @@ pub struct Applied {
     pub outcome: Vec<StepOutcome>,
     /// True where nothing is left to do: no steps, nothing waiting, nothing blocked.
     pub converged: bool,
-}
-
-/// What became of a step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StepOutcome {
-    pub id: StepId,
-    pub result: StepResult,
-    pub seconds: f64,
-    pub error: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum StepResult {
-    Done,
-    Failed,
-    /// A step that it waits for failed, or something else took over.
-    Skipped,
 }
 
 /// How far an apply is, for a progress display.

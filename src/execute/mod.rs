@@ -1,1 +1,239 @@
-//! (being written)
+//! A plan to its effects. Each step runs as soon as what it waits for is done, in parallel over
+//! hosts, with a limit for each host. Nothing is decided here: a choice that depends on the
+//! situation belongs in the plan. A step that fails ends what waits for it, and nothing else.
+
+mod effect;
+mod failure;
+mod wait;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use secrecy::SecretString;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Randomness;
+use crate::docker::Engine;
+use crate::model::{BalancerName, HostName, Kind, Metadata, Object, Owner, SecretName};
+use crate::plan::{Place, Plan, Step, StepId, StepOutcome, StepResult};
+use crate::proxy::Proxy;
+use crate::store::Store;
+
+pub use failure::Failure;
+
+/// Engine calls that change something, at one time on one host. Four containers that start in
+/// parallel take 0.63 s where one takes 0.24 s (Docker 20.10 on two cores): more wins nothing.
+const ENGINE_CALLS_PER_HOST: usize = 4;
+
+/// What steps are executed with.
+pub struct Executor {
+    pub owner: Owner,
+    pub engines: BTreeMap<HostName, Arc<dyn Engine>>,
+    pub proxies: BTreeMap<BalancerName, Arc<dyn Proxy>>,
+    pub secrets: BTreeMap<SecretName, SecretString>,
+    pub store: Arc<dyn Store>,
+    pub randomness: Arc<dyn Randomness>,
+}
+
+/// Somebody who is told how it goes.
+pub trait Watcher: Send + Sync {
+    fn started(&self, step: &Step);
+    fn finished(&self, step: &Step, outcome: &StepOutcome, failure: Option<&Failure>);
+}
+
+impl Executor {
+    /// Runs the plan to its end. After `cancel` no step is begun, waits end at once, and what
+    /// has an effect is finished.
+    pub async fn execute(
+        &self,
+        plan: &Plan,
+        cancel: &CancellationToken,
+        watcher: &dyn Watcher,
+    ) -> Vec<StepOutcome> {
+        let limits = self.limits();
+        let mut board = Board::new(plan);
+        let mut running = FuturesUnordered::new();
+        loop {
+            if !cancel.is_cancelled() {
+                for step in board.take_ready() {
+                    running.push(self.run(step, cancel, &limits, watcher));
+                }
+            }
+            let Some((step, outcome)) = running.next().await else { break };
+            board.finish(step, outcome);
+        }
+        board.outcomes()
+    }
+
+    fn limits(&self) -> BTreeMap<&HostName, Semaphore> {
+        self.engines.keys().map(|host| (host, Semaphore::new(ENGINE_CALLS_PER_HOST))).collect()
+    }
+
+    /// One step from start to outcome, with the journal around it.
+    async fn run<'p>(
+        &self,
+        step: &'p Step,
+        cancel: &CancellationToken,
+        limits: &BTreeMap<&HostName, Semaphore>,
+        watcher: &dyn Watcher,
+    ) -> (&'p Step, StepOutcome) {
+        let permit = match &step.place {
+            Place::Host(host) if !step.action.is_wait() => match limits.get(host) {
+                Some(limit) => limit.acquire().await.ok(),
+                None => None,
+            },
+            _ => None,
+        };
+        let begun = Instant::now();
+        watcher.started(step);
+        let result = match self.note_begin(step) {
+            Ok(()) => self.perform(step, cancel).await,
+            Err(failure) => Err(failure),
+        };
+        self.note_end(step);
+        drop(permit);
+        let seconds = begun.elapsed().as_secs_f64();
+        let (result, failure) = match result {
+            Ok(()) => (StepResult::Done, None),
+            Err(Failure::Cancelled) => (StepResult::Skipped, Some(Failure::Cancelled)),
+            Err(failure) => (StepResult::Failed, Some(failure)),
+        };
+        let error = failure.as_ref().map(ToString::to_string);
+        let outcome = StepOutcome { id: step.id.clone(), result, seconds, error };
+        trace(step, &outcome);
+        watcher.finished(step, &outcome, failure.as_ref());
+        (step, outcome)
+    }
+
+    /// Tries again while the cause may pass, with growing and scattered pauses, up to the
+    /// step's deadline.
+    async fn perform(&self, step: &Step, cancel: &CancellationToken) -> Result<(), Failure> {
+        let deadline = Instant::now() + step.deadline.duration();
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let failure = match self.effect(step, deadline, cancel).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            let next = Instant::now() + pause.mul_f64(0.5 + self.randomness.unit());
+            if !failure.may_pass() || next >= deadline || cancel.is_cancelled() {
+                return Err(failure);
+            }
+            tracing::debug!(step = %step.id, error = %failure, "trying again");
+            tokio::time::sleep_until(next).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Notes in the store that a step with an effect begins. A note that is found when a
+    /// controller starts tells which step was in progress when the last one ended.
+    fn note_begin(&self, step: &Step) -> Result<(), Failure> {
+        if step.action.is_wait() {
+            return Ok(());
+        }
+        let object = Object {
+            api_version: crate::model::API_VERSION.into(),
+            kind: Kind::Execution,
+            metadata: Metadata {
+                name: step.id.to_string(),
+                environment: step.app.as_ref().map(|app| app.environment.to_string()),
+                resource_version: 0,
+                generation: 0,
+            },
+            spec: serde_json::json!({ "summary": step.summary, "kind": step.action.kind() }),
+            status: serde_json::Value::Null,
+        };
+        match self.store.put(vec![object]) {
+            Ok(_) => Ok(()),
+            // A store without room must not stop the service from being repaired.
+            Err(error) => {
+                tracing::warn!(%error, "the step isn't journalled");
+                Ok(())
+            }
+        }
+    }
+
+    fn note_end(&self, step: &Step) {
+        if !step.action.is_wait() {
+            if let Err(error) = self.store.delete(Kind::Execution, step.id.0.as_str()) {
+                tracing::warn!(%error, "the end of the step isn't journalled");
+            }
+        }
+    }
+}
+
+fn trace(step: &Step, outcome: &StepOutcome) {
+    let app = step.app.as_ref().map(ToString::to_string).unwrap_or_default();
+    let (place, kind, seconds) = (step.place.to_string(), step.action.kind(), outcome.seconds);
+    let revision = step.action.revision().map(|r| r.short8()).unwrap_or_default();
+    match (&outcome.result, &outcome.error) {
+        (StepResult::Failed, Some(error)) => {
+            tracing::warn!(app, place, kind, revision, seconds, error, "failed: {}", step.summary);
+        }
+        (StepResult::Skipped, _) => {
+            tracing::info!(app, place, kind, revision, seconds, "given up: {}", step.summary);
+        }
+        _ => tracing::info!(app, place, kind, revision, seconds, "{}", step.summary),
+    }
+}
+
+/// Which steps are done, which can begin, which never will.
+struct Board<'p> {
+    plan: &'p Plan,
+    waits: BTreeMap<&'p StepId, usize>,
+    followers: BTreeMap<&'p StepId, Vec<&'p Step>>,
+    ready: Vec<&'p Step>,
+    outcomes: BTreeMap<StepId, StepOutcome>,
+}
+
+impl<'p> Board<'p> {
+    fn new(plan: &'p Plan) -> Self {
+        let known: BTreeSet<&StepId> = plan.steps.iter().map(|step| &step.id).collect();
+        let mut followers: BTreeMap<&StepId, Vec<&Step>> = BTreeMap::new();
+        let mut waits = BTreeMap::new();
+        for step in &plan.steps {
+            let before = step.after.iter().filter(|id| known.contains(id));
+            waits.insert(&step.id, before.clone().count());
+            before.for_each(|id| followers.entry(id).or_default().push(step));
+        }
+        let ready = plan.steps.iter().filter(|step| waits.get(&step.id) == Some(&0)).collect();
+        Self { plan, waits, followers, ready, outcomes: BTreeMap::new() }
+    }
+
+    fn take_ready(&mut self) -> Vec<&'p Step> {
+        std::mem::take(&mut self.ready)
+    }
+
+    fn finish(&mut self, step: &Step, outcome: StepOutcome) {
+        let done = outcome.result == StepResult::Done;
+        self.outcomes.insert(step.id.clone(), outcome);
+        if !done {
+            return;
+        }
+        for follower in self.followers.get(&step.id).into_iter().flatten() {
+            if let Some(waits) = self.waits.get_mut(&follower.id) {
+                *waits -= 1;
+                if *waits == 0 {
+                    self.ready.push(follower);
+                }
+            }
+        }
+    }
+
+    /// In the order of the plan; what never began is skipped.
+    fn outcomes(mut self) -> Vec<StepOutcome> {
+        let skipped = |id: &StepId| StepOutcome {
+            id: id.clone(),
+            result: StepResult::Skipped,
+            seconds: 0.0,
+            error: None,
+        };
+        let steps = self.plan.steps.iter();
+        steps.map(|s| self.outcomes.remove(&s.id).unwrap_or_else(|| skipped(&s.id))).collect()
+    }
+}

@@ -98,6 +98,10 @@ pub struct Container {
     pub state: ContainerState,
     /// The engine's own health check; none where the container has no check.
     pub health: Option<EngineHealth>,
+    /// How often the engine's restart policy started it again, where it was asked for: an
+    /// inspection tells, a list doesn't (0). No plan depends on it.
+    #[serde(skip)]
+    pub restarts: u32,
 }
 
 impl Container {

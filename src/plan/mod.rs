@@ -18,6 +18,7 @@ mod fleet;
 mod floor;
 mod guards;
 mod input;
+mod outcome;
 mod places;
 mod render;
 mod rolling;
@@ -27,6 +28,7 @@ mod survey;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use input::{Fallback, Input, Known};
+pub use outcome::{StepOutcome, StepResult};
 pub use render::render;
 pub use step::*;
 pub use survey::hold_approval;
