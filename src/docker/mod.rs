@@ -2,15 +2,34 @@
 //! sees; it decides nothing, and touches no container but by an id that it inspected right
 //! before and found to be ours.
 
+mod connect;
+mod containers;
+mod create;
+mod engine;
+mod error;
+mod events;
+mod images;
+mod lifecycle;
+mod logs;
+mod registry;
+mod scrub;
+mod ssh;
+mod tls;
+mod transport;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use secrecy::SecretString;
 
 use crate::model::{
-    Container, ContainerId, HostState, ImageRef, NewContainer, Owner, Pin, SecretName, Sha256, Span,
+    Container, ContainerId, Host, HostState, ImageRef, NewContainer, Owner, Pin, SecretName,
+    Sha256, Span,
 };
+
+pub use connect::{Deadlines, DockerEngine, DockerEngines, EngineOptions};
 
 /// Why an engine didn't do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -112,4 +131,11 @@ pub trait Engine: Send + Sync {
 
     /// Version and API version, for `doctor`.
     async fn version(&self) -> Result<String, EngineError>;
+}
+
+/// Gives the engine of each host, so that what works on hosts needn't know how one is reached.
+pub trait Engines: Send + Sync {
+    /// The engine at the host's address. Never waits, and never fails: a host that can't be
+    /// reached says so in each call.
+    fn engine(&self, host: &Host) -> Arc<dyn Engine>;
 }
