@@ -2,12 +2,31 @@
 //! object database; nothing is ever checked out, and no symlink, submodule, filter or hook is
 //! followed.
 
+mod cache;
+mod credentials;
+mod fetch;
+mod git;
+mod hostkeys;
+mod poll;
+mod rules;
+mod secrets;
+mod tree;
+mod url;
+mod worktree;
+
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 
 use crate::model::CommitId;
 pub use crate::model::{Content, Files};
+pub use credentials::CredentialOptions;
+pub use git::{GitSource, SourceOptions};
+pub use poll::{LONGEST, Poll};
+pub use rules::{LARGEST_FILE, MOST_BYTES, MOST_FILES};
+pub use secrets::{SecretError, SecretFolder};
+pub use url::{Remote, Transport};
+pub use worktree::WorktreeSource;
 
 /// What a look at the remote gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,12 +44,20 @@ pub enum Head {
 pub enum SourceError {
     #[error("fetch failed: {remote}: {cause}")]
     Fetch { remote: String, cause: String },
-    #[error("{remote} has no branch {branch}")]
+    #[error("{remote} has no branch {branch}: name the right one with --branch, or push it")]
     NoBranch { remote: String, branch: String },
     #[error("{remote} has no folder {path} at {commit}")]
     NoFolder { remote: String, path: String, commit: CommitId },
-    #[error("{0:?} is neither a folder nor a git URL")]
+    #[error(
+        "{0:?} is neither a folder in a git repository nor a git URL (https, ssh, git, file, user@host:path)"
+    )]
     NotARepository(String),
+    #[error("{0}:: would run a program: only https, ssh, git and file URLs are taken")]
+    Helper(String),
+    #[error("{0:?} is no folder below the repository's root: give --path as a relative path")]
+    Path(String),
+    #[error("{remote} {cause}")]
+    TooLarge { remote: String, cause: String },
     #[error("{0} names no commit")]
     NoRevision(String),
     #[error("{path}: {cause}")]
