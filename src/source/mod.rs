@@ -2,30 +2,31 @@
 //! object database; nothing is ever checked out, and no symlink, submodule, filter or hook is
 //! followed.
 
-use std::collections::BTreeMap;
+mod cache;
+mod credentials;
+mod fetch;
+mod git;
+mod hostkeys;
+mod poll;
+mod rules;
+mod secrets;
+mod tree;
+mod url;
+mod worktree;
+
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use crate::model::CommitId;
-
-/// The manifest files of one commit: path below the repository's root (with `--path`, below
-/// that folder), and content. Bounded in number and size.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
-    pub commit: CommitId,
-    pub files: BTreeMap<String, Content>,
-}
-
-/// A file's content, or why there is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// `blob`: git's id of it, equal where the bytes are.
-    Bytes { blob: String, bytes: Bytes },
-    /// Too large, a symlink, a submodule: the reason, for people.
-    Refused { reason: String },
-}
+pub use crate::model::{Content, Files};
+pub use credentials::CredentialOptions;
+pub use git::{GitSource, SourceOptions};
+pub use poll::{LONGEST, Poll};
+pub use rules::{LARGEST_FILE, MOST_BYTES, MOST_FILES};
+pub use secrets::{SecretError, SecretFolder};
+pub use url::{Remote, Transport};
+pub use worktree::WorktreeSource;
 
 /// What a look at the remote gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,12 +44,20 @@ pub enum Head {
 pub enum SourceError {
     #[error("fetch failed: {remote}: {cause}")]
     Fetch { remote: String, cause: String },
-    #[error("{remote} has no branch {branch}")]
+    #[error("{remote} has no branch {branch}: name the right one with --branch, or push it")]
     NoBranch { remote: String, branch: String },
     #[error("{remote} has no folder {path} at {commit}")]
     NoFolder { remote: String, path: String, commit: CommitId },
-    #[error("{0:?} is neither a folder nor a git URL")]
+    #[error(
+        "{0:?} is neither a folder in a git repository nor a git URL (https, ssh, git, file, user@host:path)"
+    )]
     NotARepository(String),
+    #[error("{0}:: would run a program: only https, ssh, git and file URLs are taken")]
+    Helper(String),
+    #[error("{0:?} is no folder below the repository's root: give --path as a relative path")]
+    Path(String),
+    #[error("{remote} {cause}")]
+    TooLarge { remote: String, cause: String },
     #[error("{0} names no commit")]
     NoRevision(String),
     #[error("{path}: {cause}")]
