@@ -3,6 +3,8 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+# The fast tests come before the slow ones also under make -j; cargo is parallel by itself.
+.NOTPARALLEL:
 
 # Debian's OpenSSL, not one that is compiled here: that alone would take minutes.
 export OPENSSL_NO_VENDOR = 1
@@ -41,14 +43,13 @@ check: ## formatting, lints, documentation, licences, scripts
 	@scripts/setup build
 	cargo fmt --all -- --check
 	cargo clippy --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	@if command -v cargo-deny >/dev/null; then \
 		echo "cargo deny check licenses bans sources"; \
 		cargo deny --offline check licenses bans sources; \
 	else echo "check: cargo-deny isn't installed, licences were not looked at"; fi
 	@if command -v shellcheck >/dev/null; then \
-		echo "shellcheck"; shellcheck scripts/setup scripts/engine scripts/image scripts/demo \
-			scripts/demo-clean scripts/lib/*.sh .ci/run; \
+		echo "shellcheck"; shellcheck -a $(filter-out scripts/lib,$(wildcard scripts/*)) .ci/run; \
 	else echo "check: shellcheck isn't installed, the scripts were not looked at"; fi
 
 .PHONY: test

@@ -19,6 +19,18 @@ export alpha_socket beta_socket
 [ ${#demo} -le 48 ] ||
     die "the path $demo is too long" "The sockets below it would have paths of more than 107 characters: name a shorter PLIMSOLL_DEMO."
 
+# Both would send commands to another engine than the one that is named.
+unset DOCKER_HOST DOCKER_CONTEXT
+
+# Makes the folder, and refuses one that isn't the demo's: demo-clean removes all of it.
+claim_demo() {
+    if [ -d "$demo" ] && [ ! -e "$demo/.plimsoll-demo" ] && [ -n "$(ls -A "$demo")" ]; then
+        die "$demo holds something that is not the demo's" "Name another folder: PLIMSOLL_DEMO=/some/where make demo"
+    fi
+    mkdir -p "$demo"
+    touch "$demo/.plimsoll-demo"
+}
+
 need_root() {
     [ "$(id -u)" -eq 0 ] ||
         die "$1 needs root" "It starts Docker Engines with bridges of their own. Type: sudo make ${2:-demo}"
