@@ -1,0 +1,78 @@
+# `make` alone says what there is. Every target works on a machine that has nothing but make,
+# git and a new enough Rust: what else it needs it installs first (scripts/setup), as root.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+# The fast tests come before the slow ones also under make -j; cargo is parallel by itself.
+.NOTPARALLEL:
+
+# Debian's OpenSSL, not one that is compiled here: that alone would take minutes.
+export OPENSSL_NO_VENDOR = 1
+
+# Tests that start Docker Engines, HAProxies and git servers. The pure ones lie in src.
+SERVER_TESTS := $(basename $(notdir $(wildcard tests/*.rs)))
+# nextest is quicker for the many small ones. Those with servers share their engines within
+# one process, so that nextest, which gives each test its own, would only slow them down.
+NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+
+.PHONY: help
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | \
+		awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: ## show the whole story on this machine: two hosts, a rollout, a repair (as root)
+	@scripts/demo
+
+.PHONY: demo-clean
+demo-clean: ## remove everything that the demo made (as root)
+	@scripts/demo-clean
+
+.PHONY: build
+build: ## compile target/debug/plimsoll
+	@scripts/setup build
+	cargo build --bin plimsoll
+
+.PHONY: release
+release: ## compile target/release/plimsoll, optimized
+	@scripts/setup build
+	cargo build --release --bin plimsoll
+
+.PHONY: check
+check: ## formatting, lints, documentation, licences, scripts
+	@scripts/setup build
+	cargo fmt --all -- --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	@if command -v cargo-deny >/dev/null; then \
+		echo "cargo deny check licenses bans sources"; \
+		cargo deny --offline check licenses bans sources; \
+	else echo "check: cargo-deny isn't installed, licences were not looked at"; fi
+	@if command -v shellcheck >/dev/null; then \
+		echo "shellcheck"; shellcheck -a $(filter-out scripts/lib,$(wildcard scripts/*)) .ci/run; \
+	else echo "check: shellcheck isn't installed, the scripts were not looked at"; fi
+
+.PHONY: test
+test: test-setup test-fast test-servers ## all tests, the fast ones first (as root)
+
+.PHONY: test-setup
+test-setup:
+	@scripts/setup test
+
+.PHONY: test-fast
+test-fast: ## the tests that need no server
+	@scripts/setup build
+	@echo "test: the fast tests, which need no server"
+ifneq ($(NEXTEST),)
+	cargo nextest run --lib --bins --examples
+else
+	cargo test --lib --bins --examples
+endif
+	cargo test --doc
+
+.PHONY: test-servers
+test-servers: test-setup
+	@[ "$$(id -u)" -eq 0 ] || { \
+		echo "make: the tests with servers start Docker Engines of their own and need root: sudo make test" >&2; exit 1; }
+	@echo "test: the tests with real engines, balancers and repositories: $(SERVER_TESTS)"
+	@if [ -n "$(SERVER_TESTS)" ]; then cargo test $(addprefix --test ,$(SERVER_TESTS)); fi
