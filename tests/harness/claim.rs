@@ -1,0 +1,70 @@
+//! Numbers that only one test may use at a time, also among test processes that run side by
+//! side: numbers of engines and blocks of ports. A claim is a locked file; the kernel gives it
+//! back when the process ends.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Mutex;
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Locks of this process, which are kept as long as it lives.
+static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+/// Claims the first number of `range` that is nobody's and that `is_free` accepts.
+pub fn claim(kind: &str, range: std::ops::Range<u16>, is_free: impl Fn(u16) -> bool) -> u16 {
+    let folder = std::env::temp_dir().join("plimsoll-test-claims");
+    std::fs::create_dir_all(&folder).unwrap();
+    for number in range {
+        let file = File::create(folder.join(format!("{kind}-{number}"))).unwrap();
+        let ours = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if ours && is_free(number) {
+            HELD.lock().unwrap().push(file);
+            return number;
+        }
+    }
+    panic!("no {kind} is free: other test runs hold them all");
+}
+
+/// Ports on 127.0.0.0/8 that belong to one installation. All of them lie below the range from
+/// which the kernel takes ports of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Block(u16);
+
+impl Block {
+    const PORTS_FOR_CONTAINERS: u16 = 60;
+    const PORTS_FOR_BALANCER: u16 = 4;
+
+    /// A block that nobody uses.
+    pub fn claim() -> Self {
+        Self(claim("block", 0..90, |number| {
+            let block = Self(number);
+            (0..Self::PORTS_FOR_BALANCER).all(|nth| is_bindable(block.balancer_port(nth)))
+        }))
+    }
+
+    /// The range that published ports come from, as a Host declares it.
+    pub fn container_ports(self) -> String {
+        let first = self.first_container_port();
+        format!("{first}-{}", first + Self::PORTS_FOR_CONTAINERS - 1)
+    }
+
+    pub fn first_container_port(self) -> u16 {
+        11_000 + self.0 * Self::PORTS_FOR_CONTAINERS
+    }
+
+    /// The `nth` port for a listener of the balancer.
+    pub fn balancer_port(self, nth: u16) -> u16 {
+        assert!(nth < Self::PORTS_FOR_BALANCER);
+        17_000 + self.0 * Self::PORTS_FOR_BALANCER + nth
+    }
+}
+
+fn is_bindable(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+/// A port on 127.0.0.1 that nobody listens on now.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,149 @@
+//! The shapes that `-o json` prints, as DESIGN.md section 8 promises them to scripts. A field
+//! that is missing or renamed fails the tests; one that was added doesn't.
+
+use serde::Deserialize;
+
+/// `diff -o json` and `apply -o json`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Plan {
+    pub commit: String,
+    pub digest: String,
+    pub steps: Vec<Step>,
+    pub routes: Vec<Route>,
+    pub waiting: Vec<Waiting>,
+    pub blocked: Vec<BlockedApp>,
+    /// Of `apply` only.
+    #[serde(default)]
+    pub outcome: Vec<Outcome>,
+}
+
+impl Plan {
+    /// The ids of approvals that a person may give.
+    pub fn approvals(&self) -> Vec<String> {
+        self.waiting.iter().filter_map(|waiting| waiting.approval.clone()).collect()
+    }
+
+    /// The steps that concern an app.
+    pub fn steps_of<'a>(&'a self, app: &'a str) -> impl Iterator<Item = &'a Step> {
+        self.steps.iter().filter(move |step| step.app.as_deref() == Some(app))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Step {
+    /// A word or a number, unique in its plan.
+    pub id: serde_json::Value,
+    pub kind: String,
+    #[serde(default)]
+    pub app: Option<String>,
+    #[serde(default)]
+    pub host: Option<String>,
+    #[serde(default)]
+    pub balancer: Option<String>,
+    pub after: Vec<serde_json::Value>,
+    pub summary: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Route {
+    pub route: String,
+    pub app: String,
+    pub lowest_healthy: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Waiting {
+    #[serde(default)]
+    pub app: Option<String>,
+    pub reason: String,
+    #[serde(default)]
+    pub approval: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct BlockedApp {
+    #[serde(default)]
+    pub app: Option<String>,
+    pub file: String,
+    pub line: u32,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Outcome {
+    pub id: serde_json::Value,
+    pub result: String,
+    pub seconds: f64,
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+/// `status -o json`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Status {
+    pub commit: Commits,
+    pub approvals: Vec<Approval>,
+    pub apps: Vec<AppStatus>,
+    pub hosts: Vec<Reachable>,
+    pub balancers: Vec<Reachable>,
+}
+
+impl Status {
+    /// An app by `ENVIRONMENT/NAME`.
+    #[track_caller]
+    pub fn app(&self, id: &str) -> &AppStatus {
+        self.find(id).unwrap_or_else(|| panic!("status has no app {id}: {self:?}"))
+    }
+
+    pub fn find(&self, id: &str) -> Option<&AppStatus> {
+        self.apps.iter().find(|app| format!("{}/{}", app.environment, app.name) == id)
+    }
+
+    /// Nothing differs and everybody is well at that commit.
+    pub fn is_converged_at(&self, commit: &str) -> bool {
+        self.commit.applied.as_deref() == Some(commit)
+            && self.apps.iter().all(|app| app.sync == "InSync" && app.health == "Healthy")
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Commits {
+    pub applied: Option<String>,
+    pub attempted: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Approval {
+    pub id: String,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppStatus {
+    pub environment: String,
+    pub name: String,
+    pub sync: String,
+    pub health: String,
+    pub revision: Option<String>,
+    pub observed_generation: Option<u64>,
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Condition {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: String,
+    pub reason: String,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Reachable {
+    pub name: String,
+    pub reachable: bool,
+    #[serde(default)]
+    pub message: Option<String>,
+}
