@@ -4,6 +4,7 @@
 
 mod container;
 mod desired;
+mod files;
 mod image;
 mod name;
 mod observed;
@@ -13,6 +14,7 @@ mod record;
 
 pub use container::*;
 pub use desired::*;
+pub use files::*;
 pub use image::*;
 pub use name::*;
 pub use observed::*;

@@ -2,30 +2,13 @@
 //! object database; nothing is ever checked out, and no symlink, submodule, filter or hook is
 //! followed.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use crate::model::CommitId;
 
-/// The manifest files of one commit: path below the repository's root (with `--path`, below
-/// that folder), and content. Bounded in number and size.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
-    pub commit: CommitId,
-    pub files: BTreeMap<String, Content>,
-}
-
-/// A file's content, or why there is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// `blob`: git's id of it, equal where the bytes are.
-    Bytes { blob: String, bytes: Bytes },
-    /// Too large, a symlink, a submodule: the reason, for people.
-    Refused { reason: String },
-}
+pub use crate::model::{Content, Files};
 
 /// What a look at the remote gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
