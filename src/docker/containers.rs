@@ -171,7 +171,8 @@ impl DockerEngine {
         let name = answer.name.as_deref().unwrap_or_default().trim_start_matches('/').to_owned();
         let (state, health) = inspected_state(&answer)
             .ok_or_else(|| Failure::Silence { cause: "a container has no state".into() })?;
-        let container = Container { id, name, birth, state, health };
+        let restarts = answer.restart_count.unwrap_or_default().try_into().unwrap_or_default();
+        let container = Container { id, name, birth, state, health, restarts };
         Ok(Found::Ours(Box::new(Ours { container, scrub })))
     }
 }
@@ -247,7 +248,8 @@ impl Summary {
         state: ContainerState,
         health: Option<EngineHealth>,
     ) -> Container {
-        Container { id: self.id.clone(), name: self.name.clone(), birth, state, health }
+        let (id, name) = (self.id.clone(), self.name.clone());
+        Container { id, name, birth, state, health, restarts: 0 }
     }
 
     /// Ours, with what inspect answered; none where it is gone meanwhile. Where the engine

@@ -1,0 +1,195 @@
+//! From image references to what they stand for. A tag is resolved when the `image` field
+//! changes, and pinned: by its registry, which an engine is asked to ask, or where the image was
+//! built on the hosts, by its id there.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use crate::docker::Engine;
+use crate::model::{App, AppId, Desired, HostName, ImageContent, ImageRef, Observed, Pin, Sha256};
+use crate::observe::Observer;
+
+use super::Controller;
+
+/// Registries and engines that are asked at one time.
+const AT_ONCE: usize = 16;
+
+/// Failed resolutions, and when they are tried again.
+#[derive(Debug, Default)]
+pub(super) struct Resolutions {
+    failed: BTreeMap<AppId, Failed>,
+}
+
+#[derive(Debug)]
+struct Failed {
+    image: ImageRef,
+    reason: String,
+    tries: u32,
+    next: Instant,
+}
+
+/// Pins of all apps: those that are known, and those that were found out now.
+pub(super) struct Pins {
+    pub all: BTreeMap<AppId, Result<Pin, String>>,
+    /// Not in the store yet.
+    pub new: BTreeMap<AppId, Pin>,
+}
+
+impl Controller {
+    /// What each app's image stands for.
+    pub(super) async fn pins(
+        &self,
+        desired: &Desired,
+        observed: &Observed,
+        observer: &Observer,
+        stored: &BTreeMap<AppId, Pin>,
+    ) -> Pins {
+        let mut pins = Pins { all: BTreeMap::new(), new: BTreeMap::new() };
+        let mut open = Vec::new();
+        for (id, app) in &desired.apps {
+            let image = &app.template.image;
+            let known = stored.get(id).filter(|pin| pin.reference == *image).cloned();
+            if let Some(pin) = known {
+                pins.all.insert(id.clone(), Ok(pin));
+            } else if let Some(pin) = certain(image).or_else(|| labelled(observed, id, image)) {
+                pins.new.insert(id.clone(), pin.clone());
+                pins.all.insert(id.clone(), Ok(pin));
+            } else if let Some(reason) = self.failed_lately(id, image) {
+                pins.all.insert(id.clone(), Err(reason));
+            } else {
+                open.push(app);
+            }
+        }
+        let answers: Vec<_> = futures_util::stream::iter(open)
+            .map(|app| async move { (app, resolve(app, observer).await) })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        for (app, answer) in answers {
+            self.note_resolution(app, &answer);
+            if let Ok(pin) = &answer {
+                pins.new.insert(app.id.clone(), pin.clone());
+            }
+            pins.all.insert(app.id.clone(), answer);
+        }
+        pins
+    }
+
+    fn failed_lately(&self, app: &AppId, image: &ImageRef) -> Option<String> {
+        let resolutions = self.resolutions.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = resolutions.failed.get(app)?;
+        (failed.image == *image && Instant::now() < failed.next).then(|| failed.reason.clone())
+    }
+
+    fn note_resolution(&self, app: &App, answer: &Result<Pin, String>) {
+        let mut resolutions = self.resolutions.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Ok(_) => drop(resolutions.failed.remove(&app.id)),
+            Err(reason) => {
+                let image = app.template.image.clone();
+                let before = resolutions.failed.get(&app.id).filter(|failed| failed.image == image);
+                let tries = before.map_or(0, |failed| failed.tries.saturating_add(1));
+                let pause = Duration::from_secs(2).saturating_mul(1 << tries.min(7));
+                let next = Instant::now() + pause.mul_f64(0.8 + 0.4 * self.parts.randomness.unit());
+                let reason = reason.clone();
+                resolutions.failed.insert(app.id.clone(), Failed { image, reason, tries, next });
+            }
+        }
+    }
+}
+
+/// A reference with a digest needs nobody's word.
+fn certain(image: &ImageRef) -> Option<Pin> {
+    let digest = image.digest()?;
+    Some(Pin { reference: image.clone(), content: ImageContent::Digest(digest) })
+}
+
+/// What a container of the app was made from, when its label names that very reference: so a
+/// lost store changes no pin.
+fn labelled(observed: &Observed, app: &AppId, image: &ImageRef) -> Option<Pin> {
+    let pins = observed.containers_of(app).map(|(_, container)| &container.birth.pin);
+    pins.filter(|pin| pin.reference == *image).max().cloned()
+}
+
+/// Asks the app's hosts, and through one of them the registry.
+async fn resolve(app: &App, observer: &Observer) -> Result<Pin, String> {
+    let image = &app.template.image;
+    let hosts: Vec<(&HostName, &dyn Engine)> = app
+        .placement
+        .keys()
+        .filter_map(|host| Some((host, observer.engines.get(host)?.as_ref())))
+        .collect();
+    let name = image.to_string();
+    let looks = hosts.iter().map(|(host, engine)| async { (*host, engine.image(&name).await) });
+    let looks = futures_util::future::join_all(looks).await;
+    let mut local: BTreeMap<&HostName, Sha256> = BTreeMap::new();
+    let mut without: Vec<&HostName> = Vec::new();
+    let mut silent: Vec<String> = Vec::new();
+    for (host, look) in &looks {
+        match look {
+            Ok(Some(info)) if info.repository_digests.is_empty() => {
+                local.insert(host, info.id);
+            }
+            Ok(_) => without.push(host),
+            Err(error) => silent.push(format!("{host}: {error}")),
+        }
+    }
+    if !local.is_empty() {
+        return built_on_hosts(image, &local, &without);
+    }
+    if without.is_empty() {
+        return Err(format!(
+            "{image} can't be resolved: no host of it answers ({})",
+            silent.join("; ")
+        ));
+    }
+    from_registry(image, &hosts, &without).await
+}
+
+/// An image that was built on the hosts: all must hold the same one.
+fn built_on_hosts(
+    image: &ImageRef,
+    local: &BTreeMap<&HostName, Sha256>,
+    without: &[&HostName],
+) -> Result<Pin, String> {
+    let mut distinct: Vec<(&&HostName, &Sha256)> = local.iter().collect();
+    distinct.sort_by_key(|(_, id)| **id);
+    distinct.dedup_by_key(|(_, id)| **id);
+    if let [(one, first), (other, second), ..] = distinct.as_slice() {
+        return Err(format!(
+            "hosts hold different images under {image}: {one} has {}, {other} has {}; load the same one on both, or push it to a registry",
+            first.short(12),
+            second.short(12)
+        ));
+    }
+    let Some((holder, id)) = distinct.first() else {
+        return Err(format!("{image} is on no host"));
+    };
+    if let Some(host) = without.first() {
+        return Err(format!(
+            "{image} was built on {holder} and isn't on {host}: load it there (docker save {image} on {holder}, docker load on {host}), or push it to a registry"
+        ));
+    }
+    Ok(Pin { reference: image.clone(), content: ImageContent::Id(**id) })
+}
+
+async fn from_registry(
+    image: &ImageRef,
+    hosts: &[(&HostName, &dyn Engine)],
+    answering: &[&HostName],
+) -> Result<Pin, String> {
+    let mut reasons = Vec::new();
+    for (host, engine) in hosts.iter().filter(|(host, _)| answering.contains(host)) {
+        match engine.resolve(image).await {
+            Ok(digest) => {
+                return Ok(Pin { reference: image.clone(), content: ImageContent::Digest(digest) });
+            }
+            Err(error) => reasons.push(format!("{host}: {error}")),
+        }
+    }
+    Err(format!("{image} can't be resolved: {}", reasons.join("; ")))
+}

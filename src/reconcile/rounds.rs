@@ -1,0 +1,301 @@
+//! Executing a plan and learning from it: what failed is held, a port that was taken is
+//! remembered, what was done becomes events.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Applied, OperationError, Progress};
+use crate::execute::{Executor, Failure, Watcher};
+use crate::model::{AppId, EventType, Hold, SecretName};
+use crate::plan::{Action, Plan, Step, StepOutcome, StepResult};
+
+use super::Controller;
+use super::situation::{LookOptions, Situation, store_failed};
+
+/// How often `apply` looks, plans and executes before it gives up. A rollout takes one round, a
+/// failed one with its way back two or three; each round must have done something.
+const ROUNDS: usize = 20;
+
+/// Where progress goes.
+pub(super) type Reporter<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+
+/// Notes what happens while a plan is executed.
+struct Recorder<'a> {
+    controller: &'a Controller,
+    situation: &'a Situation,
+    report: Reporter<'a>,
+    failures: Mutex<Vec<(AppId, Failure)>>,
+}
+
+impl Watcher for Recorder<'_> {
+    fn started(&self, step: &Step) {
+        (self.report)(Progress::Started { id: step.id.clone(), summary: step.summary.clone() });
+    }
+
+    fn finished(&self, step: &Step, outcome: &StepOutcome, failure: Option<&Failure>) {
+        self.controller.count("steps", 1);
+        let summary = step.summary.clone();
+        (self.report)(Progress::Finished { outcome: outcome.clone(), summary });
+        let object = match &step.app {
+            Some(app) => format!("App/{app}"),
+            None => format!("Balancer/{}", step.place),
+        };
+        match (outcome.result, &outcome.error) {
+            (StepResult::Done, _) => {
+                if let Some(reason) = reason(&step.action) {
+                    let message = format!("{}: {}", step.place, step.summary);
+                    self.controller.event(EventType::Normal, reason, &object, &message);
+                }
+            }
+            (StepResult::Failed, Some(error)) => {
+                let message = format!("{}: {}: {error}", step.place, step.summary);
+                self.controller.event(EventType::Warning, "StepFailed", &object, &message);
+            }
+            _ => {}
+        }
+        if let (Some(app), Some(failure)) = (&step.app, failure) {
+            let mut failures =
+                self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            failures.push((app.clone(), failure.clone()));
+        }
+    }
+}
+
+/// The word under which an event tells of a step; waits are no events.
+fn reason(action: &Action) -> Option<&'static str> {
+    Some(match action {
+        Action::Create { .. } => "Created",
+        Action::Start { .. } => "Started",
+        Action::SetWeight { .. } => "WeightChanged",
+        Action::RemoveServer { .. } => "ServerRemoved",
+        Action::AddServer { .. } => "ServerAdded",
+        Action::SetRoutes { .. } => "RouteChanged",
+        Action::Restructure { .. } => "Reloaded",
+        Action::Stop { .. } => "Stopped",
+        Action::Remove { .. } => "Removed",
+        Action::Pull { .. } => "Pulled",
+        Action::WaitReady { .. } | Action::WaitUp { .. } | Action::WaitDrained { .. } => {
+            return None;
+        }
+    })
+}
+
+impl Controller {
+    /// Executes steps of a situation's plan, and remembers what follows from failures.
+    pub(super) async fn execute(
+        &self,
+        situation: &Situation,
+        plan: &Plan,
+        cancel: &CancellationToken,
+        report: Reporter<'_>,
+    ) -> Result<Vec<StepOutcome>, OperationError> {
+        let executor = Executor {
+            owner: situation.observer.owner.clone(),
+            engines: situation.observer.engines.clone(),
+            proxies: situation.observer.proxies.clone(),
+            secrets: self.secret_values(plan)?,
+            store: self.parts.store.clone(),
+            randomness: self.parts.randomness.clone(),
+        };
+        let recorder = Recorder { controller: self, situation, report, failures: Mutex::default() };
+        let outcomes = executor.execute(plan, cancel, &recorder).await;
+        let failures =
+            recorder.failures.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.learn(recorder.situation, failures)?;
+        Ok(outcomes)
+    }
+
+    /// The secrets that the containers of a plan need, and no others.
+    fn secret_values(
+        &self,
+        plan: &Plan,
+    ) -> Result<BTreeMap<SecretName, SecretString>, OperationError> {
+        let mut names = BTreeSet::new();
+        for step in &plan.steps {
+            if let Action::Create { container } = &step.action {
+                names.extend(container.spec.env.values().filter_map(|value| match value {
+                    crate::model::EnvValue::Secret { name, .. } => Some(name.clone()),
+                    crate::model::EnvValue::Plain(_) => None,
+                }));
+            }
+        }
+        self.parts
+            .secrets
+            .values(&names)
+            .map_err(|error| OperationError::because("a secret can't be read", &error))
+    }
+
+    fn learn(
+        &self,
+        situation: &Situation,
+        failures: Vec<(AppId, Failure)>,
+    ) -> Result<(), OperationError> {
+        for (app, failure) in failures {
+            if let Failure::PortTaken { host, port, .. } = &failure {
+                let mut recollection = self.recollect();
+                recollection.taken_ports.entry(host.clone()).or_default().insert(*port);
+            }
+            let Some(revision) = failure.held_revision() else { continue };
+            let hold = situation.hold(&app, revision, failure.to_string());
+            self.hold(&hold)?;
+        }
+        Ok(())
+    }
+
+    fn hold(&self, hold: &Hold) -> Result<(), OperationError> {
+        self.memory.hold(hold).map_err(|error| store_failed(&error))?;
+        let message = format!("revision {} is held: {}", hold.revision.short8(), hold.reason);
+        self.event(EventType::Warning, "Held", &format!("App/{}", hold.app), &message);
+        Ok(())
+    }
+
+    /// Converges once: looks, plans and executes until nothing is left that could be done.
+    pub(super) async fn converge(
+        &self,
+        cancel: &CancellationToken,
+        report: Reporter<'_>,
+    ) -> Result<Applied, OperationError> {
+        let tip = self.tip().await?;
+        let options = LookOptions { remember: tip.may_apply, ..LookOptions::default() };
+        let mut situation = self.look(&tip.commit, tip.requests.clone(), options.clone()).await?;
+        let mut outcome = Vec::new();
+        if tip.may_apply {
+            self.take_up(&situation).await?;
+            for _ in 0..ROUNDS {
+                if situation.plan.is_empty() || cancel.is_cancelled() {
+                    break;
+                }
+                report(Progress::Planned { plan: Box::new(situation.plan.clone()) });
+                let done = self.execute(&situation, &situation.plan, cancel, report).await?;
+                let progressed = done.iter().any(|step| step.result == StepResult::Done);
+                outcome.extend(done);
+                situation = self.look(&tip.commit, Vec::new(), options.clone()).await?;
+                if !progressed {
+                    break;
+                }
+            }
+        }
+        self.settle(&situation)?;
+        Ok(Applied { diff: situation.diff(), outcome, converged: situation.is_converged() })
+    }
+
+    /// Runs exactly the plan that was printed, or says what moved.
+    pub(super) async fn apply_plan(
+        &self,
+        wanted: &Plan,
+        cancel: &CancellationToken,
+        report: Reporter<'_>,
+    ) -> Result<Applied, OperationError> {
+        let tip = self.tip().await?;
+        let hint = "make a new plan: plimsoll diff --out FILE";
+        if tip.commit != wanted.commit {
+            return Err(OperationError::new(format!(
+                "the plan is for commit {}, the branch is at {}",
+                wanted.commit.short(),
+                tip.commit.short()
+            ))
+            .hint(hint));
+        }
+        let options = LookOptions { remember: true, ..LookOptions::default() };
+        let situation = self.look(&tip.commit, tip.requests.clone(), options.clone()).await?;
+        if situation.plan.digest != wanted.digest || situation.plan.steps != wanted.steps {
+            return Err(OperationError::new(format!(
+                "what is there has moved since the plan {} was made: now it would be {}{}",
+                wanted.digest.short(12),
+                situation.plan.digest.short(12),
+                moved(wanted, &situation.plan)
+            ))
+            .hint(hint));
+        }
+        if !tip.may_apply {
+            let requests = situation.requests.iter();
+            let reasons: Vec<_> = requests.map(|r| format!("{} ({})", r.reason, r.id)).collect();
+            return Err(OperationError::new(format!(
+                "approval is asked for: {}",
+                reasons.join(", ")
+            ))
+            .hint("plimsoll approve ID"));
+        }
+        self.take_up(&situation).await?;
+        report(Progress::Planned { plan: Box::new(situation.plan.clone()) });
+        let outcome = self.execute(&situation, &situation.plan, cancel, report).await?;
+        let after = self.look(&tip.commit, Vec::new(), options).await?;
+        self.settle(&after)?;
+        Ok(Applied { diff: after.diff(), outcome, converged: after.is_converged() })
+    }
+
+    /// Notes that the situation's commit is worked on.
+    pub(super) async fn take_up(&self, situation: &Situation) -> Result<(), OperationError> {
+        let commit = &situation.desired.commit;
+        let description = self.parts.source.describe(commit).await.unwrap_or_default();
+        let now = self.parts.clock.now();
+        let news = self
+            .memory
+            .attempt(commit, description.clone(), now)
+            .map_err(|error| store_failed(&error))?;
+        if news {
+            self.event(EventType::Normal, "CommitTakenUp", "Installation", &description);
+        }
+        Ok(())
+    }
+
+    /// Writes down what the situation is: objects, the commit's result, holds that are over.
+    pub(super) fn settle(&self, situation: &Situation) -> Result<(), OperationError> {
+        let failed = |error: crate::store::StoreError| store_failed(&error);
+        self.forget_old_holds(situation).map_err(failed)?;
+        self.write_objects(situation).map_err(failed)?;
+        let (result, message) = result_of(situation);
+        let news = self.memory.conclude(result, &message).map_err(failed)?;
+        if news && result == "Applied" {
+            let commit = &situation.desired.commit;
+            let message = format!("{} is reached", commit.short());
+            self.event(EventType::Normal, "Converged", "Installation", &message);
+        }
+        if result == "Applied" {
+            let applied = (situation.desired.commit.clone(), situation.desired.clone());
+            self.recollect().applied = Some(applied);
+        }
+        Ok(())
+    }
+}
+
+/// What came of the commit, in a word and in a sentence.
+fn result_of(situation: &Situation) -> (&'static str, String) {
+    let plan = &situation.plan;
+    let held = plan
+        .waiting
+        .iter()
+        .find(|waiting| matches!(waiting.cause, crate::plan::WaitCause::Held { .. }));
+    if let Some(held) = held {
+        return ("Failed", format!("{}: {}", held.app, held.reason));
+    }
+    if let Some(blocked) = plan.blocked.first() {
+        return ("Failed", blocked.reason.clone());
+    }
+    if let Some(waiting) = plan.waiting.first() {
+        return ("Waiting", format!("{}: {}", waiting.app, waiting.reason));
+    }
+    if situation.is_converged() && situation.known.busy.is_empty() {
+        return ("Applied", String::new());
+    }
+    ("Progressing", String::new())
+}
+
+/// Which steps came and went between two plans.
+fn moved(old: &Plan, new: &Plan) -> String {
+    let ids = |plan: &Plan| plan.steps.iter().map(|step| step.id.clone()).collect::<BTreeSet<_>>();
+    let (old, new) = (ids(old), ids(new));
+    let gone: Vec<_> = old.difference(&new).take(3).map(ToString::to_string).collect();
+    let come: Vec<_> = new.difference(&old).take(3).map(ToString::to_string).collect();
+    let mut text = String::new();
+    if !come.is_empty() {
+        text.push_str(&format!("; new: {}", come.join(", ")));
+    }
+    if !gone.is_empty() {
+        text.push_str(&format!("; gone: {}", gone.join(", ")));
+    }
+    text
+}

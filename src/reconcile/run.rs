@@ -1,0 +1,427 @@
+//! The loop that never ends: wakes coalesce, a look plans everything that isn't being executed,
+//! and what belongs together is executed side by side with the rest, so that one app's slow
+//! rollout holds up no other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::OperationError;
+use crate::model::{App, AppId, CommitId, EventType, Host, HostName, Owner};
+use crate::plan::{Action, Place, Plan, Step, StepId, StepOutcome, StepResult};
+use crate::source::Poll;
+
+use super::Controller;
+use super::situation::{LookOptions, Situation, Tip};
+
+/// Between two looks at engines and HAProxies when nothing wakes the loop. Events are dropped
+/// under load, and HAProxy has none: this is what finds drift that nobody told of.
+const RESYNC: Duration = Duration::from_secs(2);
+
+/// Wakes that come within this time make one look.
+const COALESCE: Duration = Duration::from_millis(30);
+
+/// How long steps in progress may take to finish when the loop is told to end.
+const LAST_STEPS: Duration = Duration::from_secs(10);
+
+/// Steps that are executed together, for the apps that they concern.
+struct Flight {
+    cancel: CancellationToken,
+    apps: BTreeSet<AppId>,
+    /// What was declared when it began.
+    declared: BTreeMap<AppId, Option<App>>,
+    ports: BTreeMap<HostName, BTreeSet<u16>>,
+}
+
+/// What a flight ends with.
+struct Landing {
+    number: u64,
+    outcomes: Vec<StepOutcome>,
+}
+
+/// An app whose steps failed isn't tried again at once.
+#[derive(Debug)]
+struct Backoff {
+    commit: CommitId,
+    failures: u32,
+    until: Instant,
+}
+
+/// Everything that the loop carries from one turn to the next.
+struct Loop {
+    controller: Arc<Controller>,
+    flights: BTreeMap<u64, Flight>,
+    running: JoinSet<Landing>,
+    next_flight: u64,
+    backoffs: BTreeMap<AppId, Backoff>,
+    watchers: BTreeMap<HostName, (Host, CancellationToken)>,
+    poll: Poll,
+    next_fetch: Instant,
+    /// The commit to work on, once one is known.
+    tip: Option<Tip>,
+    last_trouble: Option<String>,
+}
+
+impl Controller {
+    /// Reconciles until `shutdown`; then no step is begun, and those in progress are finished.
+    ///
+    /// # Errors
+    /// None but of the operating system: what fails in a turn is told and tried again.
+    pub async fn run(self: &Arc<Self>, shutdown: CancellationToken) -> Result<(), OperationError> {
+        self.recollect().looping = true;
+        self.tell_interrupted();
+        let mut turning = Loop {
+            controller: self.clone(),
+            flights: BTreeMap::new(),
+            running: JoinSet::new(),
+            next_flight: 0,
+            backoffs: BTreeMap::new(),
+            watchers: BTreeMap::new(),
+            poll: Poll::new(self.options.interval),
+            next_fetch: Instant::now(),
+            tip: None,
+            last_trouble: None,
+        };
+        while !shutdown.is_cancelled() {
+            // While somebody applies by hand, the loop pauses.
+            let open = self.gate.clone().read_owned().await;
+            turning.turn().await;
+            drop(open);
+            turning.rest(&shutdown).await;
+        }
+        turning.end().await;
+        self.recollect().looping = false;
+        Ok(())
+    }
+
+    /// Says which steps were in progress when the last controller ended without a word.
+    fn tell_interrupted(&self) {
+        let kind = crate::model::Kind::Execution;
+        for note in self.parts.store.list(kind).unwrap_or_default() {
+            let name = &note.metadata.name;
+            let message = format!("{name} was in progress when the last controller ended");
+            self.event(EventType::Warning, "Interrupted", "Installation", &message);
+            if let Err(error) = self.parts.store.delete(kind, name) {
+                tracing::warn!(%error, "a note of an interrupted step stays");
+            }
+        }
+    }
+}
+
+impl Loop {
+    /// Fetches if it is time, looks, and begins what can be begun.
+    async fn turn(&mut self) {
+        if Instant::now() >= self.next_fetch {
+            self.fetch().await;
+        }
+        let Some(tip) = &self.tip else { return };
+        let (commit, requests, may_apply) =
+            (tip.commit.clone(), tip.requests.clone(), tip.may_apply);
+        let base = if may_apply { Some(commit.clone()) } else { self.attempted() };
+        let Some(commit) = base else { return };
+        let options =
+            LookOptions { busy: self.busy(&commit), reserved: self.reserved(), remember: true };
+        match self.controller.look(&commit, requests, options).await {
+            Ok(situation) => self.act(Arc::new(situation)).await,
+            Err(error) => self.trouble("LookFailed", &error),
+        }
+    }
+
+    fn attempted(&self) -> Option<CommitId> {
+        self.controller.memory.commits().ok()?.attempted
+    }
+
+    async fn fetch(&mut self) {
+        match self.controller.tip().await {
+            Ok(tip) => {
+                for request in &tip.requests {
+                    tracing::warn!("{}: plimsoll approve {}", request.reason, request.id);
+                }
+                self.tip = Some(tip);
+                self.poll.succeeded();
+                self.controller.recollect().source_error = None;
+            }
+            Err(error) => {
+                self.poll.failed();
+                let text = [error.message.clone()].into_iter().chain(error.causes.clone());
+                let text = text.collect::<Vec<_>>().join(": ");
+                self.controller.recollect().source_error = Some(text);
+                self.trouble("FetchFailed", &error);
+                self.resume();
+            }
+        }
+        let delay = self.poll.delay(self.controller.parts.randomness.as_ref());
+        self.next_fetch = Instant::now() + delay;
+    }
+
+    /// While the remote can't be read, the commit that was taken up last is kept up.
+    fn resume(&mut self) {
+        if self.tip.is_none() {
+            let commit = self.attempted();
+            self.tip = commit.map(|commit| Tip { commit, requests: Vec::new(), may_apply: true });
+        }
+    }
+
+    /// Says once what is wrong, not at every turn.
+    fn trouble(&mut self, reason: &str, error: &OperationError) {
+        let mut text = error.message.clone();
+        for cause in &error.causes {
+            text.push_str(": ");
+            text.push_str(cause);
+        }
+        for diagnostic in &error.diagnostics {
+            let place = &diagnostic.location;
+            text.push_str(&format!("; {}:{}: {}", place.file, place.line, diagnostic.message));
+        }
+        if self.last_trouble.as_ref() != Some(&text) {
+            tracing::warn!("{text}");
+            self.controller.event(EventType::Warning, reason, "Installation", &text);
+            self.last_trouble = Some(text);
+        }
+    }
+
+    async fn act(&mut self, situation: Arc<Situation>) {
+        self.last_trouble = None;
+        self.supersede(&situation);
+        let settled = match self.controller.take_up(&situation).await {
+            Ok(()) => self.controller.settle(&situation),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = settled {
+            self.trouble("StoreFailed", &error);
+        }
+        self.watch_hosts(&situation);
+        for plan in groups(&situation.plan) {
+            self.begin(&situation, plan);
+        }
+        let mut recollection = self.controller.recollect();
+        recollection.busy = self.flights.values().flat_map(|flight| flight.apps.clone()).collect();
+        recollection.last = Some(situation);
+    }
+
+    /// What is in flight ends at the next step where something else is declared by now.
+    fn supersede(&self, situation: &Situation) {
+        for flight in self.flights.values() {
+            let moved = |(app, then): (&AppId, &Option<App>)| {
+                situation.desired.apps.get(app) != then.as_ref()
+                    && !situation.desired.blocked.contains_key(app)
+            };
+            if flight.declared.iter().any(moved) {
+                flight.cancel.cancel();
+            }
+        }
+    }
+
+    /// Apps that are left out: those in flight, and those that failed lately.
+    fn busy(&mut self, commit: &CommitId) -> BTreeSet<AppId> {
+        let now = Instant::now();
+        self.backoffs.retain(|_, backoff| backoff.commit == *commit);
+        let failed = self.backoffs.iter().filter(|(_, backoff)| backoff.until > now);
+        let mut busy: BTreeSet<AppId> = failed.map(|(app, _)| app.clone()).collect();
+        busy.extend(self.flights.values().flat_map(|flight| flight.apps.iter().cloned()));
+        busy
+    }
+
+    fn reserved(&self) -> BTreeMap<HostName, BTreeSet<u16>> {
+        let mut reserved: BTreeMap<HostName, BTreeSet<u16>> = BTreeMap::new();
+        for flight in self.flights.values() {
+            for (host, ports) in &flight.ports {
+                reserved.entry(host.clone()).or_default().extend(ports);
+            }
+        }
+        reserved
+    }
+
+    fn begin(&mut self, situation: &Arc<Situation>, plan: Plan) {
+        // Somebody waits to apply by hand: nothing new is begun.
+        let Ok(open) = self.controller.gate.clone().try_read_owned() else { return };
+        let apps: BTreeSet<AppId> = plan.steps.iter().filter_map(|s| s.app.clone()).collect();
+        let declared =
+            apps.iter().map(|app| (app.clone(), situation.desired.apps.get(app).cloned()));
+        let number = self.next_flight;
+        self.next_flight += 1;
+        let cancel = CancellationToken::new();
+        let flight = Flight {
+            cancel: cancel.clone(),
+            declared: declared.collect(),
+            ports: ports(&plan),
+            apps,
+        };
+        self.flights.insert(number, flight);
+        let (controller, situation) = (self.controller.clone(), situation.clone());
+        self.running.spawn(async move {
+            let _open = open;
+            let outcomes = controller.execute(&situation, &plan, &cancel, &|_| {}).await;
+            let outcomes = outcomes.unwrap_or_else(|error| {
+                tracing::warn!("a plan isn't executed: {error}");
+                failed(&plan, &error)
+            });
+            Landing { number, outcomes }
+        });
+    }
+
+    /// Waits for the next reason to look: something landed, woke us, or it is time.
+    async fn rest(&mut self, shutdown: &CancellationToken) {
+        let controller = self.controller.clone();
+        let resync = Instant::now() + RESYNC.min(controller.options.interval);
+        let soonest =
+            self.backoffs.values().map(|b| b.until).filter(|until| *until > Instant::now());
+        let until = soonest.chain([resync, self.next_fetch]).min().unwrap_or(resync);
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            Some(landed) = self.running.join_next() => self.land(landed.ok()),
+            () = controller.parts.source.changed() => self.next_fetch = Instant::now(),
+            () = controller.wake.notified() => {}
+            () = tokio::time::sleep_until(until) => return,
+        }
+        if controller.take_fetch_wish() {
+            self.next_fetch = Instant::now();
+        }
+        tokio::time::sleep(COALESCE).await;
+        while let Some(landed) = self.running.try_join_next() {
+            self.land(landed.ok());
+        }
+    }
+
+    fn land(&mut self, landing: Option<Landing>) {
+        let Some(Landing { number, outcomes }) = landing else {
+            // A task that panicked took its number with it: what isn't running any more is over.
+            tracing::error!("the execution of a plan panicked");
+            if self.running.is_empty() {
+                self.flights.clear();
+            }
+            return;
+        };
+        let Some(flight) = self.flights.remove(&number) else { return };
+        let broke = outcomes.iter().any(|outcome| outcome.result == StepResult::Failed);
+        for app in flight.apps {
+            if !broke {
+                self.backoffs.remove(&app);
+                continue;
+            }
+            let Some(commit) = self.tip.as_ref().map(|tip| tip.commit.clone()) else { continue };
+            let failures = self.backoffs.get(&app).map_or(0, |backoff| backoff.failures + 1);
+            let pause = Duration::from_millis(500).saturating_mul(1 << failures.min(7));
+            let unit = self.controller.parts.randomness.unit();
+            let until = Instant::now() + pause.mul_f64(0.8 + 0.4 * unit);
+            self.backoffs.insert(app, Backoff { commit, failures, until });
+        }
+    }
+
+    /// Each host's events wake the loop; one that goes away is listened to again.
+    fn watch_hosts(&mut self, situation: &Situation) {
+        let desired = &situation.desired;
+        self.watchers.retain(|name, (host, cancel)| {
+            let stays = desired.hosts.get(name).is_some_and(|now| now.engine == host.engine);
+            if !stays {
+                cancel.cancel();
+            }
+            stays
+        });
+        for (name, host) in &desired.hosts {
+            if !self.watchers.contains_key(name) {
+                let cancel = CancellationToken::new();
+                self.watchers.insert(name.clone(), (host.clone(), cancel.clone()));
+                let owner = situation.observer.owner.clone();
+                tokio::spawn(watch(self.controller.clone(), host.clone(), owner, cancel));
+            }
+        }
+    }
+
+    /// Nothing new is begun; what is in progress is finished, within bounds.
+    async fn end(&mut self) {
+        for flight in self.flights.values() {
+            flight.cancel.cancel();
+        }
+        for (_, cancel) in self.watchers.values() {
+            cancel.cancel();
+        }
+        let finished = async { while self.running.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_STEPS, finished).await.is_err() {
+            tracing::warn!("steps in progress didn't finish within {} s", LAST_STEPS.as_secs());
+        }
+    }
+}
+
+async fn watch(controller: Arc<Controller>, host: Host, owner: Owner, cancel: CancellationToken) {
+    let listen = async {
+        let mut pause = Duration::from_millis(500);
+        loop {
+            let engine = controller.parts.engines.engine(&host);
+            if let Ok(mut events) = engine.events(&owner).await {
+                pause = Duration::from_millis(500);
+                // What happened before we listened is found by this look.
+                controller.wake.notify_one();
+                while events.next().await.is_some() {
+                    controller.wake.notify_one();
+                }
+                controller.wake.notify_one();
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(30));
+        }
+    };
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => {}
+        () = listen => {}
+    }
+}
+
+fn failed(plan: &Plan, error: &OperationError) -> Vec<StepOutcome> {
+    let of = |step: &Step| StepOutcome {
+        id: step.id.clone(),
+        result: StepResult::Failed,
+        seconds: 0.0,
+        error: Some(error.to_string()),
+    };
+    plan.steps.iter().map(of).collect()
+}
+
+/// The ports that a plan's new containers will publish.
+fn ports(plan: &Plan) -> BTreeMap<HostName, BTreeSet<u16>> {
+    let mut ports: BTreeMap<HostName, BTreeSet<u16>> = BTreeMap::new();
+    for step in &plan.steps {
+        if let (Action::Create { container }, Place::Host(host)) = (&step.action, &step.place) {
+            ports.entry(host.clone()).or_default().extend(container.birth.port);
+        }
+    }
+    ports
+}
+
+/// A plan cut into parts that don't wait for each other.
+fn groups(plan: &Plan) -> Vec<Plan> {
+    let index: BTreeMap<&StepId, usize> =
+        plan.steps.iter().enumerate().map(|(position, step)| (&step.id, position)).collect();
+    let mut union = petgraph::unionfind::UnionFind::<usize>::new(plan.steps.len());
+    let mut of_app: BTreeMap<&AppId, usize> = BTreeMap::new();
+    for (position, step) in plan.steps.iter().enumerate() {
+        for earlier in step.after.iter().filter_map(|id| index.get(id)) {
+            union.union(position, *earlier);
+        }
+        if let Some(app) = &step.app {
+            union.union(position, *of_app.entry(app).or_insert(position));
+        }
+    }
+    let mut groups: BTreeMap<usize, Vec<Step>> = BTreeMap::new();
+    for (position, step) in plan.steps.iter().enumerate() {
+        groups.entry(union.find(position)).or_default().push(step.clone());
+    }
+    let part = |steps| Plan {
+        commit: plan.commit.clone(),
+        digest: plan.digest,
+        steps,
+        routes: Vec::new(),
+        waiting: Vec::new(),
+        blocked: Vec::new(),
+        changes: BTreeMap::new(),
+        totals: crate::plan::Totals::default(),
+    };
+    groups.into_values().map(part).collect()
+}

@@ -1,0 +1,348 @@
+//! One look at everything: what a commit declares, what is there, and the plan from the one to
+//! the other. `diff` shows it, `apply` executes it, `status` tells of it: there is no second way
+//! to compute a plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+
+use crate::api::{Diff, OperationError};
+use crate::check::{self, Finding};
+use crate::model::{
+    AppId, ApprovalRequest, BalancerName, BalancerState, CommitId, Desired, Diagnostic, Guards,
+    Hold, Observed, ProxyFile, ProxyProcess, Sha256, View,
+};
+use crate::observe::Observer;
+use crate::plan::{BlockedApp, Input, Known, Plan, StepId, plan};
+use crate::source::Head;
+use crate::store::StoreError;
+
+use super::Controller;
+
+/// One look.
+pub(super) struct Situation {
+    pub desired: Arc<Desired>,
+    pub diagnostics: Vec<Diagnostic>,
+    pub observed: Observed,
+    pub known: Known,
+    pub plan: Plan,
+    pub observer: Observer,
+    /// What waits for a person as a whole.
+    pub requests: Vec<ApprovalRequest>,
+}
+
+/// What a look leaves out or keeps to itself.
+#[derive(Debug, Default, Clone)]
+pub(super) struct LookOptions {
+    /// Apps whose steps are being executed.
+    pub busy: BTreeSet<AppId>,
+    /// Ports that those steps will use.
+    pub reserved: BTreeMap<crate::model::HostName, BTreeSet<u16>>,
+    /// New pins are written down.
+    pub remember: bool,
+}
+
+/// The commit to work on, and what of it waits for a person.
+pub(super) struct Tip {
+    pub commit: CommitId,
+    pub requests: Vec<ApprovalRequest>,
+    /// False where the commit may be looked at but not applied yet.
+    pub may_apply: bool,
+}
+
+pub(super) fn store_failed(error: &StoreError) -> OperationError {
+    OperationError::because("the store can't be used", error)
+}
+
+impl Controller {
+    /// Looks at the remote. A commit only follows one that it descends from, unless a person
+    /// approved.
+    pub(super) async fn tip(&self) -> Result<Tip, OperationError> {
+        let commits = self.memory.commits().map_err(|error| store_failed(&error))?;
+        let base = commits.attempted.or(commits.applied);
+        let base = base.filter(|commit| !commit.0.starts_with("worktree"));
+        self.count("sourceFetches", 1);
+        let head = self.parts.source.fetch(base.as_ref()).await.map_err(|error| {
+            OperationError::because("the manifest repository can't be read", &error)
+                .hint("`plimsoll doctor` looks at each part of it")
+        })?;
+        Ok(match head {
+            Head::At(commit) => Tip { commit, requests: Vec::new(), may_apply: true },
+            Head::Behind { applied, tip } => {
+                tracing::info!(%applied, %tip, "the remote shows an older commit; it is left alone");
+                Tip { commit: applied, requests: Vec::new(), may_apply: true }
+            }
+            Head::Rewritten { applied, tip } => self.rewritten(&applied, tip)?,
+        })
+    }
+
+    fn rewritten(&self, applied: &CommitId, tip: CommitId) -> Result<Tip, OperationError> {
+        let id = Sha256::of(format!("rewrite {applied} {tip}").as_bytes()).short(12);
+        let approved = self.memory.approvals().map_err(|error| store_failed(&error))?.contains(&id);
+        if approved {
+            return Ok(Tip { commit: tip, requests: Vec::new(), may_apply: true });
+        }
+        let reason = format!("history rewritten {}..{}", applied.short(), tip.short());
+        Ok(Tip { commit: tip, requests: vec![ApprovalRequest { id, reason }], may_apply: false })
+    }
+
+    /// Looks at everything, and plans.
+    ///
+    /// # Errors
+    /// The commit can't be read, or declares no installation.
+    pub(super) async fn look(
+        &self,
+        commit: &CommitId,
+        requests: Vec<ApprovalRequest>,
+        options: LookOptions,
+    ) -> Result<Situation, OperationError> {
+        let (desired, diagnostics) = self.read(commit).await?;
+        let observer = self.observer(&desired).map_err(|error| store_failed(&error))?;
+        let observed = observer.look().await;
+        self.count("looks", 1);
+        let known = self.known(&desired, &observed, &observer, options).await?;
+        let previous = self.previous().await;
+        let known = Known { guards: guards(previous.as_deref(), &desired), ..known };
+        let input = Input {
+            desired: &desired,
+            observed: &observed,
+            known: &known,
+            previous: previous.as_deref(),
+        };
+        let plan = plan(&input);
+        let findings = check::findings(&plan, &desired, &observed);
+        let plan = withhold(plan, &findings, &desired);
+        Ok(Situation { desired, diagnostics, observed, known, plan, observer, requests })
+    }
+
+    async fn read(
+        &self,
+        commit: &CommitId,
+    ) -> Result<(Arc<Desired>, Vec<Diagnostic>), OperationError> {
+        let files = self.parts.source.files(commit).await.map_err(|error| {
+            OperationError::because(format!("commit {} can't be read", commit.short()), &error)
+        })?;
+        let reading = {
+            let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+            reader.read(&files)
+        };
+        match reading.desired {
+            Some(desired) => Ok((Arc::new(desired), reading.diagnostics)),
+            None => Err(OperationError {
+                diagnostics: reading.diagnostics,
+                ..OperationError::new(format!(
+                    "commit {} declares no installation that can be used",
+                    commit.short()
+                ))
+                .hint("`plimsoll init` writes one")
+            }),
+        }
+    }
+
+    /// Where to look: declared hosts, those that were taken out of git, declared balancers.
+    fn observer(&self, desired: &Desired) -> Result<Observer, StoreError> {
+        let departed = self.memory.departed_hosts(desired)?;
+        let hosts = desired.hosts.values().chain(departed.values());
+        let engines = hosts.map(|host| (host.name.clone(), self.parts.engines.engine(host)));
+        let balancers = desired.balancers.values();
+        let proxies = balancers.map(|b| (b.name.clone(), self.parts.proxies.proxy(b)));
+        Ok(Observer {
+            owner: crate::plan::owner(desired),
+            engines: engines.collect(),
+            proxies: proxies.collect(),
+        })
+    }
+
+    async fn known(
+        &self,
+        desired: &Desired,
+        observed: &Observed,
+        observer: &Observer,
+        options: LookOptions,
+    ) -> Result<Known, OperationError> {
+        let failed = |error: StoreError| store_failed(&error);
+        let stored = self.memory.pins().map_err(failed)?;
+        let pins = self.pins(desired, observed, observer, &stored).await;
+        if options.remember && !pins.new.is_empty() {
+            self.memory.pin(&pins.new).map_err(failed)?;
+        }
+        let names: BTreeSet<_> =
+            desired.apps.values().flat_map(|app| app.template.secrets()).cloned().collect();
+        let fallbacks = self.memory.fallbacks().map_err(failed)?;
+        let old_names =
+            fallbacks.values().flat_map(|fallback| fallback.app.template.secrets()).cloned();
+        let names = names.into_iter().chain(old_names).collect();
+        let secrets = self.parts.secrets.digests(&names);
+        let mut taken_ports = options.reserved;
+        let last_addresses = self.note_addresses(observed);
+        for (host, ports) in &self.recollect().taken_ports {
+            taken_ports.entry(host.clone()).or_default().extend(ports);
+        }
+        Ok(Known {
+            pins: pins.all,
+            secrets: secrets
+                .into_iter()
+                .map(|(name, digest)| (name, digest.map_err(|error| error.to_string())))
+                .collect(),
+            holds: self.memory.holds().map_err(failed)?,
+            fallbacks,
+            approvals: self.memory.approvals().map_err(failed)?,
+            departed_hosts: self.memory.departed_hosts(desired).map_err(failed)?,
+            guards: Guards::default(),
+            taken_ports,
+            last_addresses,
+            busy: options.busy,
+        })
+    }
+
+    /// Remembers where balancers point to, and tells it for those that can't be seen.
+    fn note_addresses(&self, observed: &Observed) -> BTreeMap<BalancerName, BTreeSet<SocketAddr>> {
+        let mut recollection = self.recollect();
+        for (name, view) in &observed.balancers {
+            if let View::Seen(state) = view {
+                recollection.addresses.insert(name.clone(), addresses(state));
+            }
+        }
+        let unseen = |name: &BalancerName| observed.balancer(name).is_none();
+        let known = recollection.addresses.iter().filter(|(name, _)| unseen(name));
+        known.map(|(name, addresses)| (name.clone(), addresses.clone())).collect()
+    }
+
+    /// What the commit applied before declared; none where there is none or it can't be read.
+    async fn previous(&self) -> Option<Arc<Desired>> {
+        let applied = self.memory.commits().ok()?.applied?;
+        if let Some((commit, desired)) = &self.recollect().applied {
+            if *commit == applied {
+                return Some(desired.clone());
+            }
+        }
+        let files = self.parts.source.files(&applied).await.ok()?;
+        let desired = Arc::new(crate::manifest::Reader::new().read(&files).desired?);
+        self.recollect().applied = Some((applied, desired.clone()));
+        Some(desired)
+    }
+
+    /// Holds of revisions that aren't declared any more are forgotten.
+    pub(super) fn forget_old_holds(&self, situation: &Situation) -> Result<(), StoreError> {
+        for hold in situation.known.holds.values() {
+            let waits = situation.plan.waiting.iter().any(|waiting| {
+                waiting.app == hold.app
+                    && matches!(&waiting.cause, crate::plan::WaitCause::Held { revision } if *revision == hold.revision)
+            });
+            let unknown = situation.known.busy.contains(&hold.app)
+                || situation.desired.blocked.contains_key(&hold.app)
+                || situation.plan.blocked.iter().any(|b| b.app.as_ref() == Some(&hold.app))
+                || situation.plan.waiting.iter().any(|w| w.app == hold.app);
+            if !waits && !unknown {
+                self.memory.lift(&hold.app)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn guards(previous: Option<&Desired>, desired: &Desired) -> Guards {
+    previous.unwrap_or(desired).installation.guards
+}
+
+/// Every address that a balancer may send requests to.
+fn addresses(state: &BalancerState) -> BTreeSet<SocketAddr> {
+    let mut all = BTreeSet::new();
+    if let ProxyFile::Ours(config) = &state.file {
+        all.extend(config.servers.values().flat_map(|s| s.values().map(|server| server.address)));
+    }
+    if let ProxyProcess::Up(runtime) = &state.process {
+        all.extend(runtime.servers.values().flat_map(|s| s.values().map(|server| server.address)));
+        all.extend(&runtime.old_addresses);
+    }
+    all
+}
+
+/// The plan without the apps whose steps would break a promise; they are blocked, and it is
+/// said why. No plan of the planner should ever come to this.
+fn withhold(mut plan: Plan, findings: &[Finding], desired: &Desired) -> Plan {
+    if findings.is_empty() {
+        return plan;
+    }
+    let apps: BTreeSet<&AppId> = findings.iter().filter_map(|f| f.app.as_ref()).collect();
+    let shared = findings.iter().any(|finding| finding.app.is_none());
+    let mut dropped: BTreeSet<StepId> = BTreeSet::new();
+    for step in &plan.steps {
+        let of_app = step.app.as_ref().is_some_and(|app| apps.contains(app));
+        let follows = step.after.iter().any(|id| dropped.contains(id));
+        if shared || of_app || follows {
+            dropped.insert(step.id.clone());
+        }
+    }
+    plan.steps.retain(|step| !dropped.contains(&step.id));
+    for finding in findings {
+        tracing::error!(promise = ?finding.promise, step = ?finding.step, "{}", finding.message);
+        let location = finding.app.as_ref().and_then(|app| desired.apps.get(app));
+        let location = location.map_or_else(
+            || crate::model::Location { file: "plan".into(), line: 1 },
+            |app| app.location.clone(),
+        );
+        plan.blocked.push(BlockedApp {
+            app: finding.app.clone(),
+            location,
+            reason: format!(
+                "the plan would break promise {:?}: {}",
+                finding.promise, finding.message
+            ),
+        });
+    }
+    plan
+}
+
+impl Situation {
+    /// What could not be seen, in words.
+    pub fn unseen(&self) -> Vec<String> {
+        let hosts = self.observed.hosts.iter().filter_map(|(name, view)| match view {
+            View::Unseen { reason } => Some(format!("host {name}: {reason}")),
+            View::Seen(_) => None,
+        });
+        let balancers = self.observed.balancers.iter().filter_map(|(name, view)| match view {
+            View::Unseen { reason } => Some(format!("balancer {name}: {reason}")),
+            View::Seen(_) => None,
+        });
+        hosts.chain(balancers).collect()
+    }
+
+    /// Everything that a person could let through.
+    pub fn approvals(&self) -> Vec<ApprovalRequest> {
+        let mut all: BTreeMap<&str, ApprovalRequest> = BTreeMap::new();
+        for waiting in &self.plan.waiting {
+            if let Some(id) = &waiting.approval {
+                let reason = format!("{}: {}", waiting.app, waiting.reason);
+                let request = ApprovalRequest { id: id.clone(), reason };
+                all.entry(id).or_insert(request);
+            }
+        }
+        self.requests.iter().cloned().chain(all.into_values()).collect()
+    }
+
+    pub fn diff(&self) -> Diff {
+        Diff {
+            plan: self.plan.clone(),
+            diagnostics: self.diagnostics.clone(),
+            unseen: self.unseen(),
+            approvals: self.approvals(),
+        }
+    }
+
+    /// Nothing is left to do, and nothing waits.
+    pub fn is_converged(&self) -> bool {
+        let plan = &self.plan;
+        plan.is_empty()
+            && plan.waiting.is_empty()
+            && plan.blocked.is_empty()
+            && self.requests.is_empty()
+            && self.observed.hosts.values().all(|view| view.seen().is_some())
+            && self.observed.balancers.values().all(|view| view.seen().is_some())
+    }
+
+    /// The hold that a failure asks for.
+    pub fn hold(&self, app: &AppId, revision: crate::model::Revision, reason: String) -> Hold {
+        Hold { app: app.clone(), revision, commit: self.desired.commit.clone(), reason }
+    }
+}

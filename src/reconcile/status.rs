@@ -1,0 +1,300 @@
+//! What a situation means for each object: sync and health of apps, reach of hosts and
+//! balancers, as kube-like objects in the store.
+
+use std::collections::BTreeMap;
+
+use crate::api::{AppStatus, CommitStatus, Health, ReachStatus, Status, Sync};
+use crate::model::{AppId, Condition, Container, Kind, Object, View};
+use crate::plan::{Fallback, WaitCause};
+use crate::store::StoreError;
+
+use super::Controller;
+use super::memory::{json, object};
+use super::situation::Situation;
+
+impl Controller {
+    /// The status of everything, as of that look.
+    pub(super) fn status_of(&self, situation: &Situation) -> Result<Status, StoreError> {
+        let commits = self.memory.commits()?;
+        let mut apps = Vec::new();
+        for id in app_ids(situation) {
+            let stored = self.parts.store.get(Kind::App, &id.to_string())?;
+            apps.push(app_status(situation, id, stored.as_ref()));
+        }
+        let recollection = self.recollect();
+        Ok(Status {
+            installation: situation.desired.installation.name.to_string(),
+            source: self.parts.source.name(),
+            commit: CommitStatus { applied: commits.applied, attempted: commits.attempted },
+            approvals: situation.approvals(),
+            apps,
+            hosts: reach(&situation.observed.hosts),
+            balancers: reach(&situation.observed.balancers),
+            source_error: recollection.source_error.clone(),
+            diagnostics: situation.diagnostics.clone(),
+            counters: recollection.counters.clone(),
+        })
+    }
+
+    /// Writes every object that differs from what is stored; forgets those that are gone.
+    pub(super) fn write_objects(&self, situation: &Situation) -> Result<(), StoreError> {
+        let mut objects = Vec::new();
+        let desired = &situation.desired;
+        let mut installation = object(Kind::Installation, desired.installation.name.as_str(), None);
+        installation.spec = json(&desired.installation);
+        objects.push(installation);
+        for (name, env) in &desired.environments {
+            let mut environment = object(Kind::Environment, name.as_str(), None);
+            environment.spec = json(env);
+            objects.push(environment);
+        }
+        for (name, view) in &situation.observed.hosts {
+            let declared = desired.hosts.get(name).or(situation.known.departed_hosts.get(name));
+            let mut host = object(Kind::Host, name.as_str(), None);
+            host.spec = json(&declared);
+            host.status = self.reach_status(Kind::Host, name.as_str(), view)?;
+            objects.push(host);
+        }
+        for (name, view) in &situation.observed.balancers {
+            let mut balancer = object(Kind::Balancer, name.as_str(), None);
+            balancer.spec = json(&desired.balancers.get(name));
+            balancer.status = self.reach_status(Kind::Balancer, name.as_str(), view)?;
+            objects.push(balancer);
+        }
+        for id in app_ids(situation) {
+            objects.push(self.app_object(situation, id)?);
+        }
+        for (host, container) in situation.observed.containers() {
+            let app = &container.birth.app;
+            let name = format!("{host}/{}", container.name);
+            let mut seen = object(Kind::Container, &name, Some(app.environment.to_string()));
+            seen.spec = json(&container.birth);
+            seen.status = serde_json::json!({
+                "host": host, "id": container.id, "state": container.state, "health": container.health,
+            });
+            objects.push(seen);
+        }
+        let written = self.parts.store.put(objects.clone())?;
+        self.count("objectsWritten", written as u64);
+        self.forget(situation, &objects)
+    }
+
+    /// Deletes the objects of what isn't declared and isn't there any more. What couldn't be
+    /// seen is kept.
+    fn forget(&self, situation: &Situation, written: &[Object]) -> Result<(), StoreError> {
+        for kind in [Kind::Environment, Kind::Balancer, Kind::App, Kind::Container] {
+            let names: std::collections::BTreeSet<&str> = written
+                .iter()
+                .filter(|object| object.kind == kind)
+                .map(|object| object.metadata.name.as_str())
+                .collect();
+            for object in self.parts.store.list(kind)? {
+                let name = &object.metadata.name;
+                let on_unseen = kind == Kind::Container
+                    && name.split('/').next().is_some_and(|host| {
+                        let host = host.parse().ok();
+                        host.is_some_and(|host| situation.observed.host(&host).is_none())
+                    });
+                if !names.contains(name.as_str()) && !on_unseen {
+                    self.parts.store.delete(kind, name)?;
+                }
+            }
+        }
+        let departed = &situation.known.departed_hosts;
+        for name in departed.keys() {
+            let empty = situation.observed.host(name).is_some_and(|s| s.containers.is_empty());
+            if empty {
+                self.parts.store.delete(Kind::Host, name.as_str())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn reach_status<T>(
+        &self,
+        kind: Kind,
+        name: &str,
+        view: &View<T>,
+    ) -> Result<serde_json::Value, StoreError> {
+        let stored = self.parts.store.get(kind, name)?;
+        let (status, reason, message) = match view {
+            View::Seen(_) => ("True", "Answers", String::new()),
+            View::Unseen { reason } => ("Unknown", "NoAnswer", reason.clone()),
+        };
+        let mut conditions = vec![condition("Reachable", status, reason, message)];
+        self.date(&mut conditions, stored.as_ref());
+        Ok(serde_json::json!({ "conditions": conditions }))
+    }
+
+    fn app_object(&self, situation: &Situation, id: &AppId) -> Result<Object, StoreError> {
+        let name = id.to_string();
+        let stored = self.parts.store.get(Kind::App, &name)?;
+        let mut status = app_status(situation, id, stored.as_ref());
+        self.date(&mut status.conditions, stored.as_ref());
+        let mut app = object(Kind::App, &name, Some(id.environment.to_string()));
+        app.spec = json(&situation.desired.apps.get(id));
+        let converged = status.sync == Sync::InSync && status.health == Health::Healthy;
+        app.status = json(&status);
+        let fallback = match (converged, situation.desired.apps.get(id)) {
+            (true, Some(declared)) => match situation.known.pins.get(id) {
+                Some(Ok(pin)) => Some(json(&Fallback { app: declared.clone(), pin: pin.clone() })),
+                _ => None,
+            },
+            _ => None,
+        };
+        let before = stored.and_then(|object| object.status.get("fallback").cloned());
+        if let (Some(fallback), Some(status)) = (fallback.or(before), app.status.as_object_mut()) {
+            status.insert("fallback".into(), fallback);
+        }
+        Ok(app)
+    }
+
+    /// Gives conditions the time at which they last changed.
+    fn date(&self, conditions: &mut [Condition], stored: Option<&Object>) {
+        let before: Vec<Condition> = stored
+            .and_then(|object| object.status.get("conditions"))
+            .and_then(|value| serde_json::from_value(value.clone()).ok())
+            .unwrap_or_default();
+        for condition in conditions {
+            let same = before
+                .iter()
+                .find(|old| old.kind == condition.kind && old.status == condition.status);
+            condition.last_transition_time =
+                same.and_then(|old| old.last_transition_time).or(Some(self.parts.clock.now()));
+        }
+    }
+}
+
+/// Every app that is declared, or of which something stands.
+fn app_ids(situation: &Situation) -> std::collections::BTreeSet<&AppId> {
+    let desired = &situation.desired;
+    let standing = situation.observed.containers().map(|(_, container)| &container.birth.app);
+    desired.apps.keys().chain(desired.blocked.keys()).chain(standing).collect()
+}
+
+fn reach<N: ToString, T>(views: &BTreeMap<N, View<T>>) -> Vec<ReachStatus> {
+    let of = |(name, view): (&N, &View<T>)| ReachStatus {
+        name: name.to_string(),
+        reachable: view.seen().is_some(),
+        message: match view {
+            View::Seen(_) => String::new(),
+            View::Unseen { reason } => reason.clone(),
+        },
+    };
+    views.iter().map(of).collect()
+}
+
+pub(super) fn condition(kind: &str, status: &str, reason: &str, message: String) -> Condition {
+    Condition {
+        kind: kind.into(),
+        status: status.into(),
+        reason: reason.into(),
+        message,
+        last_transition_time: None,
+    }
+}
+
+/// One app, on both axes.
+fn app_status(situation: &Situation, id: &AppId, stored: Option<&Object>) -> AppStatus {
+    let plan = &situation.plan;
+    let declared = situation.desired.apps.get(id);
+    let steps = plan.steps.iter().any(|step| step.app.as_ref() == Some(id));
+    let busy = situation.known.busy.contains(id);
+    let waiting: Vec<_> = plan.waiting.iter().filter(|waiting| waiting.app == *id).collect();
+    let blocked: Vec<_> = plan.blocked.iter().filter(|b| b.app.as_ref() == Some(id)).collect();
+    let unseen = waiting.iter().any(|waiting| {
+        matches!(waiting.cause, WaitCause::HostUnseen { .. } | WaitCause::BalancerUnseen { .. })
+    });
+    let held = waiting.iter().any(|waiting| matches!(waiting.cause, WaitCause::Held { .. }));
+    let (revision, ready, standing) = count(situation, id);
+    let replicas = declared.map_or(0, |app| app.placement.values().map(|p| p.replicas).sum());
+    let sync = match () {
+        () if unseen => Sync::Unknown,
+        () if steps || busy || !waiting.is_empty() || !blocked.is_empty() => Sync::OutOfSync,
+        () => Sync::InSync,
+    };
+    let health = match () {
+        () if held && !steps && !busy && standing => Health::RolledBack,
+        () if held && !steps && !busy => Health::Degraded,
+        () if steps || busy => Health::Progressing,
+        () if unseen => Health::Unknown,
+        () if waiting.iter().any(|waiting| waiting.approval.is_some()) => Health::Paused,
+        () if declared.is_some() && ready < replicas => Health::Degraded,
+        () if declared.is_none() && !standing => Health::Unknown,
+        () => Health::Healthy,
+    };
+    let why = waiting.iter().map(|w| w.reason.clone());
+    let why = why.chain(
+        blocked.iter().map(|b| format!("{}:{}: {}", b.location.file, b.location.line, b.reason)),
+    );
+    let why = why.collect::<Vec<_>>().join("; ");
+    let truth = |yes: bool| if yes { "True" } else { "False" };
+    let synced = match sync {
+        Sync::Unknown => "Unknown",
+        Sync::InSync | Sync::OutOfSync => truth(sync == Sync::InSync),
+    };
+    let conditions = vec![
+        condition("Synced", synced, &format!("{sync:?}"), why),
+        condition(
+            "Ready",
+            truth(health == Health::Healthy),
+            &format!("{health:?}"),
+            format!("{ready} of {replicas} ready"),
+        ),
+    ];
+    AppStatus {
+        environment: id.environment.to_string(),
+        name: id.name.to_string(),
+        sync,
+        health,
+        revision,
+        image: declared.map(|app| app.template.image.to_string()),
+        ready,
+        replicas,
+        observed_generation: stored.map_or(1, |object| object.metadata.generation),
+        conditions,
+    }
+}
+
+/// The desired revision, how many of it are ready, and whether anything of the app runs.
+fn count(situation: &Situation, id: &AppId) -> (Option<String>, u32, bool) {
+    let known = &situation.known;
+    let revision = situation.desired.apps.get(id).and_then(|app| {
+        let pin = known.pins.get(id)?.as_ref().ok()?;
+        let digests = known.secrets.iter();
+        let digests =
+            digests.filter_map(|(name, d)| Some((name.clone(), *d.as_ref().ok()?))).collect();
+        Some(app.template.resolve(pin, &digests).ok()?.revision())
+    });
+    let ready = |container: &&Container| container.is_ready() && serves(situation, id, container);
+    let containers = situation.observed.containers_of(id).map(|(_, container)| container);
+    let of_revision = containers.filter(|c| Some(c.birth.revision) == revision);
+    let ready = of_revision.filter(ready).count() as u32;
+    let standing = situation.observed.containers_of(id).any(|(_, container)| container.runs());
+    (revision.map(|revision| revision.short12()), ready, standing)
+}
+
+/// Up in every balancer of the app's routes that can be seen.
+fn serves(situation: &Situation, id: &AppId, container: &Container) -> bool {
+    use crate::model::{BackendName, CheckState, ProxyProcess, ServerName};
+    let Some(app) = situation.desired.apps.get(id) else { return true };
+    let hosts = situation.observed.containers_of(id);
+    let Some((host, _)) = hosts.into_iter().find(|(_, c)| c.id == container.id) else {
+        return false;
+    };
+    let birth = &container.birth;
+    let name =
+        ServerName::new(host.clone(), birth.pin.content.sha256(), &birth.revision, birth.slot);
+    let backend = BackendName::stable(id.clone());
+    app.routes.iter().all(|route| match situation.observed.balancer(&route.balancer) {
+        None => true,
+        Some(state) => match &state.process {
+            ProxyProcess::Down { .. } => false,
+            ProxyProcess::Up(runtime) => runtime
+                .servers
+                .get(&backend)
+                .and_then(|servers| servers.get(&name))
+                .is_some_and(|server| server.check == CheckState::Up),
+        },
+    })
+}
