@@ -1,0 +1,191 @@
+//! The reader: files of a commit in, [`Reading`] out. It remembers what it parsed, so that a
+//! commit costs what it changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::base::Bases;
+use super::decode;
+use super::file::{File, is_manifest};
+use super::link::{DecodeApp, DecodedApp, Linked, link};
+use super::mistake::{Mistake, Mistakes, Texts};
+use super::node::merge;
+use super::text::FileId;
+use crate::model::{Blocked, Content, Desired, Diagnostic, Files, Location};
+
+/// The most files of a commit that are read.
+const MOST_FILES: usize = 50_000;
+/// The most diagnostics that are handed on.
+const MOST_DIAGNOSTICS: usize = 10_000;
+
+/// What a commit's files say.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// What can be used. None only where no Installation can be: then the diagnostics say why.
+    pub desired: Option<Desired>,
+    /// Mistakes, in the order of files, lines and columns.
+    pub diagnostics: Vec<Diagnostic>,
+    /// What is allowed, but hardly meant.
+    pub warnings: Vec<Diagnostic>,
+    /// How many files were parsed for this reading; the others were known.
+    pub files_parsed: usize,
+}
+
+/// Reads commits one after the other, and parses only the blobs that it doesn't know from the
+/// commit before.
+#[derive(Debug, Default)]
+pub struct Reader {
+    known: BTreeMap<String, Known>,
+    apps: BTreeMap<(FileId, usize), KnownApp>,
+    next: u32,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// Git's id of the content, or the reason why there is none.
+    content: String,
+    file: Arc<File>,
+}
+
+/// An App that was decoded with these files as its bases.
+#[derive(Debug)]
+struct KnownApp {
+    bases: Vec<FileId>,
+    decoded: Arc<DecodedApp>,
+}
+
+impl Reader {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads all manifests among `files`. Mistakes are values: this never fails.
+    pub fn read(&mut self, files: &Files) -> Reading {
+        let (parsed, files_parsed) = self.parse(files);
+        let texts = Texts::new(parsed.values().map(|file| (file.id, file.text.clone())));
+        let left_out = files.files.keys().filter(|path| is_manifest(path)).count() > parsed.len();
+        let mut apps = KnownApps { known: &mut self.apps };
+        let mut linked = link(files.commit.clone(), &parsed, &texts, &mut apps);
+        if left_out && let Some(desired) = &mut linked.desired {
+            let location = Location { file: ".".to_owned(), line: 1 };
+            desired.unreadable.push(Blocked { location, reason: too_many() });
+        }
+        let live: std::collections::BTreeSet<_> = parsed.values().map(|file| file.id).collect();
+        self.apps.retain(|(file, _), _| live.contains(file));
+        report(linked, &texts, left_out, files_parsed)
+    }
+
+    /// The files of this commit by path, and how many weren't known.
+    fn parse(&mut self, files: &Files) -> (BTreeMap<String, Arc<File>>, usize) {
+        let mut known = std::mem::take(&mut self.known);
+        let mut count = 0;
+        let manifests = files.files.iter().filter(|(path, _)| is_manifest(path)).take(MOST_FILES);
+        for (path, content) in manifests {
+            let key = match content {
+                Content::Bytes { blob, .. } => blob,
+                Content::Refused { reason } => reason,
+            };
+            let entry = match known.remove(path).filter(|known| known.content == *key) {
+                Some(entry) => entry,
+                None => {
+                    count += 1;
+                    let file = Arc::new(self.parse_one(path, content));
+                    Known { content: key.clone(), file }
+                }
+            };
+            self.known.insert(path.clone(), entry);
+        }
+        let parsed = self.known.iter().map(|(path, known)| (path.clone(), known.file.clone()));
+        (parsed.collect(), count)
+    }
+
+    fn parse_one(&mut self, path: &str, content: &Content) -> File {
+        let id = FileId(self.next);
+        self.next = self.next.wrapping_add(1);
+        match content {
+            Content::Bytes { bytes, .. } => File::read(path, bytes, id),
+            Content::Refused { reason } => File::unreadable(path, id, 1, reason.clone(), None),
+        }
+    }
+}
+
+/// The memory of [`Reader`] for Apps.
+struct KnownApps<'r> {
+    known: &'r mut BTreeMap<(FileId, usize), KnownApp>,
+}
+
+impl DecodeApp for KnownApps<'_> {
+    fn decode(&mut self, file: &Arc<File>, index: usize, bases: &mut Bases<'_>) -> Arc<DecodedApp> {
+        let Some(document) = file.documents.get(index) else { return broken(Mistakes::default()) };
+        let mut found = Mistakes::default();
+        let Some(spec) = document.spec() else {
+            found
+                .error(document.at, "this App has no `spec`")
+                .hint("add `spec:` with `image` and `hosts`");
+            return broken(found);
+        };
+        let base = match bases.of(spec, &file.text.path, &mut found) {
+            None => None,
+            Some(Ok(base)) => Some(base),
+            Some(Err(fault)) => {
+                let broken_base = Some(fault.reason);
+                return Arc::new(DecodedApp { draft: None, found, broken_base });
+            }
+        };
+        let files = base.as_ref().map(|base| base.files.clone()).unwrap_or_default();
+        let key = (file.id, index);
+        if let Some(known) = self.known.get(&key).filter(|known| known.bases == files) {
+            return known.decoded.clone();
+        }
+        let merged = base.map(|base| merge(Some(&base.spec), spec));
+        let draft = decode::app(merged.as_ref().unwrap_or(spec), &mut found);
+        let decoded = Arc::new(DecodedApp { draft, found, broken_base: None });
+        self.known.insert(key, KnownApp { bases: files, decoded: decoded.clone() });
+        decoded
+    }
+}
+
+fn broken(found: Mistakes) -> Arc<DecodedApp> {
+    Arc::new(DecodedApp { draft: None, found, broken_base: None })
+}
+
+fn too_many() -> String {
+    format!("there are more than {MOST_FILES} manifest files; the others weren't read")
+}
+
+fn report(linked: Linked, texts: &Texts, left_out: bool, files_parsed: usize) -> Reading {
+    let Linked { desired, errors, warnings } = linked;
+    let mut diagnostics = diagnostics(errors, texts);
+    let at_the_root = |message: String, hint: &str| Diagnostic {
+        location: Location { file: ".".to_owned(), line: 1 },
+        column: 1,
+        length: 1,
+        message,
+        hint: Some(hint.to_owned()),
+        source: None,
+    };
+    if left_out {
+        diagnostics.push(at_the_root(too_many(), "point `--path` to the folder of manifests"));
+    }
+    if desired.is_none() {
+        let message = match diagnostics.is_empty() {
+            true => "no file declares an Installation",
+            false => "there is no Installation that can be used",
+        };
+        let hint = "type `plimsoll init` to write one, or mend the one that is there";
+        diagnostics.push(at_the_root(message.to_owned(), hint));
+    }
+    Reading { desired, diagnostics, warnings: self::diagnostics(warnings, texts), files_parsed }
+}
+
+/// Mistakes for people: sorted by place, each once.
+fn diagnostics(mut mistakes: Vec<Mistake>, texts: &Texts) -> Vec<Diagnostic> {
+    mistakes.sort();
+    mistakes.dedup();
+    mistakes.truncate(MOST_DIAGNOSTICS);
+    let mut diagnostics: Vec<_> =
+        mistakes.iter().map(|mistake| texts.diagnostic(mistake)).collect();
+    let key = |d: &Diagnostic| (d.location.clone(), d.column, d.message.clone());
+    diagnostics.sort_by_key(key);
+    diagnostics
+}

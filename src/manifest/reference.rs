@@ -1,0 +1,4 @@
+//! The reference page.
+pub fn reference_markdown() -> String {
+    String::new()
+}
