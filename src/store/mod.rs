@@ -2,7 +2,21 @@
 //! a journal, never the truth: with it deleted, the next cycle rebuilds it. What can't be seen
 //! anywhere else is appended to a checksummed file beside it as well.
 
-use crate::model::{Event, Kind, Object};
+mod disk;
+mod durable;
+mod folder;
+mod journal;
+mod memory;
+mod mirror;
+mod quiet;
+mod record;
+
+use crate::model::{Event, Kind, Metadata, Object};
+
+pub use durable::{Opened, SledStore};
+pub use memory::MemoryStore;
+pub use mirror::MOST_EVENTS;
+pub use record::LARGEST_OBJECT;
 
 /// Why the store didn't answer.
 #[derive(Debug, thiserror::Error)]
@@ -13,11 +27,26 @@ pub enum StoreError {
         "the store in {path} has format {found}, this Plimsoll knows up to {known}: use the Plimsoll that wrote it, or a newer one"
     )]
     Format { path: String, found: u32, known: u32 },
+    #[error("{object} has {bytes} bytes, and the store takes 1 MiB at most")]
+    TooLarge { object: String, bytes: usize },
     #[error("{doing}: {cause}")]
     Io { doing: String, cause: String },
 }
 
-/// Kube-like objects and events. Writes are durable when they return.
+/// The name under which the store knows an object: `ENVIRONMENT/NAME` where it has an
+/// environment, else its name alone.
+pub fn key_of(metadata: &Metadata) -> String {
+    match &metadata.environment {
+        Some(environment) if !metadata.name.contains('/') => {
+            format!("{environment}/{}", metadata.name)
+        }
+        _ => metadata.name.clone(),
+    }
+}
+
+/// Kube-like objects and events. Writes are durable when they return without an error. One that
+/// returns an error is remembered in memory all the same, and written with the next. Names are
+/// those of [`key_of`].
 pub trait Store: Send + Sync {
     fn get(&self, kind: Kind, name: &str) -> Result<Option<Object>, StoreError>;
 

@@ -1,0 +1,387 @@
+//! The store on a real disk: what was acknowledged is there after `kill -9`, damage is set
+//! aside, and what can't be seen elsewhere comes back from the journal.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use plimsoll::model::{API_VERSION, Event, EventType, Kind, Metadata, Object};
+use plimsoll::store::{MOST_EVENTS, MemoryStore, Opened, SledStore, Store, StoreError};
+use serde_json::json;
+use tempfile::TempDir;
+
+/// Names the state folder to the child process of [`what_was_acknowledged_survives_kill`].
+const CHILD: &str = "PLIMSOLL_TEST_STORE_CHILD";
+
+fn object(kind: Kind, name: &str, value: u64) -> Object {
+    Object {
+        api_version: API_VERSION.into(),
+        kind,
+        metadata: Metadata {
+            name: name.into(),
+            environment: None,
+            resource_version: 0,
+            generation: 0,
+        },
+        spec: json!({ "value": value }),
+        status: json!(null),
+    }
+}
+
+fn event(number: u64) -> Event {
+    Event {
+        time: jiff::Timestamp::UNIX_EPOCH,
+        kind: EventType::Normal,
+        reason: "Tested".into(),
+        object: "App/a".into(),
+        message: number.to_string(),
+    }
+}
+
+fn open(state: &Path) -> Opened {
+    SledStore::open(state).unwrap()
+}
+
+fn value(store: &dyn Store, kind: Kind, name: &str) -> Option<u64> {
+    store.get(kind, name).unwrap().and_then(|object| object.spec["value"].as_u64())
+}
+
+fn names(store: &dyn Store, kind: Kind) -> Vec<String> {
+    store.list(kind).unwrap().into_iter().map(|object| object.metadata.name).collect()
+}
+
+/// One contract for every implementation.
+fn contract(store: &dyn Store) {
+    assert_eq!(store.put(vec![object(Kind::App, "a", 1), object(Kind::Hold, "h", 1)]).unwrap(), 2);
+    let a = store.get(Kind::App, "a").unwrap().unwrap();
+    assert_eq!((a.metadata.resource_version, a.metadata.generation), (1, 1));
+
+    // The same again, whatever versions the caller has: nothing is written.
+    assert_eq!(store.put(vec![object(Kind::App, "a", 1)]).unwrap(), 0);
+    assert_eq!(store.get(Kind::App, "a").unwrap().unwrap(), a);
+
+    // A change of the status is no new generation; one of the spec is.
+    let mut status = object(Kind::App, "a", 1);
+    status.status = json!({"ready": true});
+    assert_eq!(store.put(vec![status]).unwrap(), 1);
+    let a = store.get(Kind::App, "a").unwrap().unwrap();
+    assert_eq!((a.metadata.resource_version, a.metadata.generation), (3, 1));
+    assert_eq!(store.put(vec![object(Kind::App, "a", 2)]).unwrap(), 1);
+    let a = store.get(Kind::App, "a").unwrap().unwrap();
+    assert_eq!((a.metadata.resource_version, a.metadata.generation), (4, 2));
+
+    // By kind, in the order of the names; an environment is a part of the name.
+    let mut other = object(Kind::App, "web", 1);
+    other.metadata.environment = Some("production".into());
+    store.put(vec![object(Kind::App, "c", 1), object(Kind::App, "b", 1), other]).unwrap();
+    assert_eq!(names(store, Kind::App), ["a", "b", "c", "web"]);
+    assert!(store.get(Kind::App, "production/web").unwrap().is_some());
+    assert!(store.get(Kind::App, "web").unwrap().is_none());
+
+    store.delete(Kind::App, "b").unwrap();
+    store.delete(Kind::App, "never").unwrap();
+    store.delete(Kind::App, "production/web").unwrap();
+    assert_eq!(names(store, Kind::App), ["a", "c"]);
+
+    // One that is too large: none is written.
+    let mut huge = object(Kind::App, "huge", 1);
+    huge.spec = json!("x".repeat(2 << 20));
+    let error = store.put(vec![object(Kind::App, "d", 1), huge]).unwrap_err();
+    assert!(matches!(&error, StoreError::TooLarge { object, .. } if object == "App/huge"));
+    assert!(store.get(Kind::App, "d").unwrap().is_none());
+
+    (0..5).for_each(|number| store.record(event(number)).unwrap());
+    let last: Vec<_> = store.events(2).unwrap().into_iter().map(|event| event.message).collect();
+    assert_eq!(last, ["3", "4"]);
+}
+
+#[test]
+fn both_stores_keep_the_contract() {
+    contract(&MemoryStore::new());
+    let state = TempDir::new().unwrap();
+    contract(&open(state.path()).store);
+    // All of it is there after a restart, and versions go on from where they were.
+    let Opened { store, notes } = open(state.path());
+    assert_eq!(notes, [String::new(); 0]);
+    assert_eq!(names(&store, Kind::App), ["a", "c"]);
+    assert_eq!(value(&store, Kind::Hold, "h"), Some(1));
+    assert_eq!(store.events(100).unwrap().len(), 5);
+    let before = store.get(Kind::App, "a").unwrap().unwrap().metadata.resource_version;
+    store.put(vec![object(Kind::App, "a", 9)]).unwrap();
+    assert!(store.get(Kind::App, "a").unwrap().unwrap().metadata.resource_version > before);
+}
+
+#[test]
+fn a_second_opener_is_told_who_holds_it() {
+    let state = TempDir::new().unwrap();
+    let opened = open(state.path());
+    let error = SledStore::open(state.path()).err().unwrap();
+    assert!(matches!(error, StoreError::Held { pid, .. } if pid == std::process::id()), "{error}");
+    drop(opened);
+    open(state.path());
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let state = TempDir::new().unwrap();
+    drop(open(state.path()));
+    std::fs::write(state.path().join("format"), "7\n").unwrap();
+    let error = SledStore::open(state.path()).err().unwrap();
+    assert!(matches!(error, StoreError::Format { found: 7, known: 1, .. }), "{error}");
+    // Nothing was touched.
+    std::fs::write(state.path().join("format"), "1\n").unwrap();
+    assert!(open(state.path()).notes.is_empty());
+}
+
+#[test]
+fn the_journal_gives_back_what_cannot_be_seen_elsewhere() {
+    let state = TempDir::new().unwrap();
+    let store = open(state.path()).store;
+    let journalled = [Kind::Pin, Kind::Hold, Kind::Approval, Kind::Source, Kind::Host];
+    for kind in Kind::ALL {
+        store.put(vec![object(kind, "kept", 1), object(kind, "gone", 1)]).unwrap();
+        store.delete(kind, "gone").unwrap();
+        store.put(vec![object(kind, "kept", 2)]).unwrap();
+    }
+    let version = store.get(Kind::Execution, "kept").unwrap().unwrap().metadata.resource_version;
+    let hold = store.get(Kind::Hold, "kept").unwrap();
+    drop(store);
+
+    std::fs::remove_dir_all(state.path().join("store")).unwrap();
+    let Opened { store, notes } = open(state.path());
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    for kind in Kind::ALL {
+        let expected: &[&str] = if journalled.contains(&kind) { &["kept"] } else { &[] };
+        assert_eq!(names(&store, kind), expected, "{kind}");
+    }
+    assert_eq!(store.get(Kind::Hold, "kept").unwrap(), hold);
+    store.put(vec![object(Kind::App, "new", 1)]).unwrap();
+    let new = store.get(Kind::App, "new").unwrap().unwrap().metadata.resource_version;
+    assert!(new > version - 4, "{new} {version}");
+    drop(store);
+
+    // With the journal alone deleted, the store writes it again.
+    for name in ["journal.log", "journal.log.1", "journal.log.2"] {
+        let _ = std::fs::remove_file(state.path().join(name));
+    }
+    drop(open(state.path()));
+    std::fs::remove_dir_all(state.path().join("store")).unwrap();
+    assert_eq!(names(&open(state.path()).store, Kind::Pin), ["kept"]);
+
+    // With both deleted, it is empty.
+    std::fs::remove_dir_all(state.path()).unwrap();
+    let Opened { store, notes } = open(state.path());
+    assert!(notes.is_empty() && Kind::ALL.iter().all(|kind| names(&store, *kind).is_empty()));
+}
+
+#[test]
+fn a_torn_or_damaged_line_of_the_journal_is_skipped_and_said() {
+    let state = TempDir::new().unwrap();
+    let store = open(state.path()).store;
+    for name in ["a", "b", "c"] {
+        store.put(vec![object(Kind::Hold, name, 1)]).unwrap();
+    }
+    drop(store);
+    let journal = state.path().join("journal.log");
+    let bytes = std::fs::read(&journal).unwrap();
+    let lines: Vec<_> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+    let flipped = |index: usize| {
+        let mut lines: Vec<_> = lines.iter().map(|line| line.to_vec()).collect();
+        lines[index][20] ^= 1;
+        lines.concat()
+    };
+    let cases: [(Vec<u8>, &[&str], usize); 4] = [
+        (bytes[..bytes.len() - 5].to_vec(), &["a", "b"], 1),
+        (flipped(1), &["a", "c"], 1),
+        (b"garbage\n\xff\xfe\n".to_vec(), &[], 2),
+        (Vec::new(), &[], 0),
+    ];
+    for (damaged, expected, bad) in cases {
+        let _ = std::fs::remove_dir_all(state.path().join("store"));
+        for name in ["journal.log.1", "journal.log.2"] {
+            let _ = std::fs::remove_file(state.path().join(name));
+        }
+        std::fs::write(&journal, &damaged).unwrap();
+        let Opened { store, notes } = open(state.path());
+        assert_eq!(names(&store, Kind::Hold), expected);
+        assert_eq!(notes.iter().filter(|note| note.contains("skipped")).count(), bad, "{notes:?}");
+        drop(store);
+        // It is mended: nothing more to say.
+        let Opened { store, notes } = open(state.path());
+        assert_eq!(names(&store, Kind::Hold), expected);
+        assert!(notes.is_empty(), "{notes:?}");
+    }
+}
+
+/// Files of sled, largest first.
+fn database_files(state: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(state.join("store")).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.is_file());
+    files.sort_by_key(|path| std::cmp::Reverse(path.metadata().unwrap().len()));
+    files
+}
+
+#[test]
+fn a_damaged_database_is_set_aside_and_built_anew() {
+    type Damage = fn(&mut Vec<u8>);
+    let cases: [(&str, Damage); 7] = [
+        ("half", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("a quarter", |bytes| bytes.truncate(bytes.len() / 4)),
+        ("an odd length", |bytes| bytes.truncate(bytes.len() / 2 + 13)),
+        ("empty", Vec::clear),
+        ("a byte in front", |bytes| bytes[40] ^= 0xff),
+        ("a byte inside", |bytes| {
+            let at = bytes.len() / 64;
+            bytes[at] ^= 0xff;
+        }),
+        ("every thousandth byte", |bytes| bytes.iter_mut().step_by(997).for_each(|b| *b ^= 0x55)),
+    ];
+    for (name, damage) in cases {
+        let state = TempDir::new().unwrap();
+        let store = open(state.path()).store;
+        for number in 0..200 {
+            let hold = object(Kind::Hold, &format!("h{number}"), number);
+            store.put(vec![hold, object(Kind::App, &format!("a{number}"), number)]).unwrap();
+        }
+        drop(store);
+        for file in database_files(state.path()).into_iter().filter(|file| !file.ends_with("conf"))
+        {
+            let mut bytes = std::fs::read(&file).unwrap();
+            if bytes.len() > 64 {
+                damage(&mut bytes);
+                std::fs::write(&file, bytes).unwrap();
+            }
+        }
+        let Opened { store, notes } = open(state.path());
+        assert_eq!(names(&store, Kind::Hold).len(), 200, "{name}: {notes:?}");
+        assert_eq!(value(&store, Kind::Hold, "h77"), Some(77));
+        for app in store.list(Kind::App).unwrap() {
+            assert_eq!(
+                Some(app.metadata.name),
+                app.spec["value"].as_u64().map(|v| format!("a{v}"))
+            );
+        }
+        store.put(vec![object(Kind::App, "new", 1)]).unwrap();
+        drop(store);
+        let Opened { store, notes } = open(state.path());
+        assert_eq!(names(&store, Kind::Hold).len(), 200, "{name}");
+        assert_eq!(value(&store, Kind::App, "new"), Some(1));
+        assert!(notes.is_empty(), "{name}: {notes:?}");
+    }
+}
+
+#[test]
+fn a_snapshot_that_was_being_written_is_no_hindrance() {
+    let state = TempDir::new().unwrap();
+    let store = open(state.path()).store;
+    store.put(vec![object(Kind::App, "a", 1)]).unwrap();
+    drop(store);
+    let torn = state.path().join("store/snap.0000000000000400.generating");
+    std::fs::write(torn, b"half of a snapshot").unwrap();
+    std::fs::write(state.path().join("store/snap.00000000000FFFFF"), b"\0\x01\x02").unwrap();
+    let Opened { store, .. } = open(state.path());
+    store.put(vec![object(Kind::App, "b", 1)]).unwrap();
+    drop(store);
+    assert_eq!(value(&open(state.path()).store, Kind::App, "b"), Some(1));
+}
+
+#[test]
+fn endless_churn_is_bounded_on_disk() {
+    let state = TempDir::new().unwrap();
+    let store = open(state.path()).store;
+    let filler = "x".repeat(300);
+    for number in 0..20_000_u64 {
+        let name = format!("o{}", number % 50);
+        let mut churned =
+            object(if number % 2 == 0 { Kind::App } else { Kind::Hold }, &name, number);
+        churned.status = json!(filler);
+        store.put(vec![churned]).unwrap();
+        if number % 2 == 0 {
+            store.record(event(number)).unwrap();
+        }
+    }
+    let events = store.events(usize::MAX).unwrap();
+    assert_eq!(events.len(), MOST_EVENTS);
+    assert_eq!(events.last().unwrap().message, "19998");
+    drop(store);
+    let size = size_of(state.path());
+    assert!(size < 48 << 20, "{size} bytes");
+    let Opened { store, notes } = open(state.path());
+    assert!(notes.is_empty(), "{notes:?}");
+    assert_eq!(value(&store, Kind::App, "o48"), Some(19_998));
+    assert_eq!(store.events(usize::MAX).unwrap(), events);
+}
+
+fn size_of(path: &Path) -> u64 {
+    let entries = std::fs::read_dir(path).unwrap();
+    entries
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let metadata = entry.metadata().unwrap();
+            if metadata.is_dir() { size_of(&entry.path()) } else { metadata.len() }
+        })
+        .sum()
+}
+
+/// Ends the process when a test fails.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The child: writes ever higher values, and says each when it was acknowledged.
+fn write_until_killed(state: &Path) {
+    let store = open(state).store;
+    let mut value = value(&store, Kind::Hold, "counter").unwrap_or(0);
+    loop {
+        value += 1;
+        store.put(vec![object(Kind::Hold, "counter", value)]).unwrap();
+        store.put(vec![object(Kind::App, "counter", value)]).unwrap();
+        println!("acknowledged {value}");
+        std::io::stdout().flush().unwrap();
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill() {
+    if let Some(state) = std::env::var_os(CHILD) {
+        write_until_killed(Path::new(&state));
+    }
+    let state = TempDir::new().unwrap();
+    for round in 0..12 {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "what_was_acknowledged_survives_kill", "--nocapture"])
+            .env(CHILD, state.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut child = Killed(child);
+        let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+        let mut acknowledged = 0;
+        let mut left = 20 + round * 17;
+        let mut numbers = lines.map_while(Result::ok).filter_map(|line| {
+            line.rsplit_once("acknowledged ").and_then(|(_, number)| number.parse().ok())
+        });
+        while left > 0 {
+            acknowledged = numbers.next().expect("the child writes until it is killed");
+            left -= 1;
+        }
+        // SIGKILL, in the middle of a write; what is still in the pipe was acknowledged too.
+        child.0.kill().unwrap();
+        acknowledged = numbers.last().unwrap_or(acknowledged);
+        drop(child);
+        let Opened { store, notes } = open(state.path());
+        for kind in [Kind::Hold, Kind::App] {
+            let found = value(&store, kind, "counter").unwrap();
+            assert!(
+                found == acknowledged || found == acknowledged + 1,
+                "round {round}: {kind} is {found}, acknowledged was {acknowledged}: {notes:?}"
+            );
+        }
+    }
+}
