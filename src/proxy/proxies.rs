@@ -24,8 +24,11 @@ pub trait Proxies: Send + Sync {
 pub struct HaproxyProxies {
     state: PathBuf,
     haproxy: String,
-    known: Mutex<BTreeMap<BalancerName, (BalancerRun, Arc<dyn Proxy>)>>,
+    known: Mutex<BTreeMap<BalancerName, Known>>,
 }
+
+/// An adapter, and what it was made for.
+type Known = (BalancerRun, Arc<dyn Proxy>);
 
 impl HaproxyProxies {
     /// `state`: Plimsoll's state folder; a HAProxy that it runs has `haproxy/NAME` below it.

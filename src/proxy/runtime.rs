@@ -85,6 +85,10 @@ impl Cli<'_> {
             if text.is_empty() {
                 return Err(AskError::Nobody(self.socket.clone()));
             }
+            if let [Command::DeleteServer(_)] = commands {
+                // The only answer that isn't followed by an empty line (2.6).
+                return Ok(vec![text.trim().to_owned()]);
+            }
             let split = split(&text, count).map_err(AskError::Answer)?;
             answers.extend(split.into_iter().map(str::to_owned));
         }
