@@ -33,10 +33,12 @@ pub struct ProxyStructure {
 }
 
 impl ProxyStructure {
-    /// SHA-256 over its canonical JSON. The worker carries it as its description, so that it
-    /// can be read back which structure it was started with.
+    /// SHA-256 over a format word and the canonical JSON. A worker carries it as its
+    /// `description`, which tells what structure it runs. The format word counts up whenever the
+    /// template writes the same structure differently.
     pub fn digest(&self) -> super::Sha256 {
-        super::Sha256::of(&serde_json::to_vec(self).unwrap_or_default())
+        let json = serde_json::to_string(self).unwrap_or_default();
+        super::Sha256::of(format!("plimsoll structure 1\n{json}").as_bytes())
     }
 }
 
@@ -141,11 +143,12 @@ impl fmt::Display for BackendName {
 impl FromStr for BackendName {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let (rest, track) = match text.strip_suffix(".candidate") {
-            Some(rest) => (rest, Track::Candidate),
-            None => (text, Track::Stable),
+        let (environment, rest) = text.split_once('.').ok_or(NameError::NotAnApp)?;
+        // Names have no dots, so that an app which is called `candidate` isn't taken for a track.
+        let (name, track) = match rest.strip_suffix(".candidate") {
+            Some(name) => (name, Track::Candidate),
+            None => (rest, Track::Stable),
         };
-        let (environment, name) = rest.split_once('.').ok_or(NameError::NotAnApp)?;
         Ok(Self { app: AppId::new(environment, name)?, track })
     }
 }
@@ -414,7 +417,12 @@ mod tests {
         ] {
             assert!(bad.parse::<ServerName>().is_err(), "{bad}");
         }
-        for text in ["production.web", "production.web.candidate"] {
+        for text in [
+            "production.web",
+            "production.web.candidate",
+            "production.candidate",
+            "production.candidate.candidate",
+        ] {
             assert_eq!(text.parse::<BackendName>().unwrap().to_string(), text);
         }
         for text in ["web www.example.com/", "web */a/b", "web *.example.com/a"] {

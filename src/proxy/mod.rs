@@ -5,6 +5,33 @@
 //!
 //! No string reaches the template that isn't one of the checked types of [`crate::model`].
 
+mod answer;
+mod bind;
+mod command;
+mod file;
+mod haproxy;
+mod lint;
+mod local;
+mod machine;
+mod parse;
+mod place;
+mod process;
+mod proxies;
+mod render;
+mod restructure;
+mod routes;
+mod runtime;
+mod ssh;
+
+pub use haproxy::{HaproxyOptions, HaproxyProxy};
+pub use lint::lint;
+pub use local::LocalMachine;
+pub use machine::{ConnectError, Connection, Machine, MachineError, Outcome};
+pub use parse::parse;
+pub use proxies::{HaproxyProxies, Proxies};
+pub use render::{Places, Rendered, render};
+pub use ssh::SshMachine;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 

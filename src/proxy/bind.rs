@@ -1,0 +1,115 @@
+//! The trial of addresses before a reload: `haproxy -c` never binds, and a reload whose new
+//! listener can't bind refuses every connection for two seconds. A throwaway HAProxy binds the
+//! new addresses, there where the real one will, and is ended at once.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::ProxyError;
+use super::machine::{Machine, MachineError, file_path, folder_of};
+use crate::model::FilePath;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Ends what it started, also where it did start in part.
+const SCRIPT: &str = "\"$1\" -D -f \"$2\" -p \"$3\"; code=$?
+if [ -s \"$3\" ]; then kill -9 \"$(cat \"$3\")\"; fi
+rm -f -- \"$2\" \"$3\"
+exit $code";
+
+/// Which sockets of others are in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// All of them.
+    Alone,
+    /// Those of the HAProxy that runs aren't: the address overlaps with one of its own.
+    WithOurs,
+}
+
+/// Binds `addresses` for a moment.
+///
+/// # Errors
+/// [`ProxyError::Bind`] for the first that can't be bound.
+pub async fn trial(
+    machine: &dyn Machine,
+    haproxy: &str,
+    config: &FilePath,
+    addresses: &[SocketAddr],
+    sharing: Sharing,
+) -> Result<(), ProxyError> {
+    // One after the other, so that the error names the address that it is about.
+    for address in addresses {
+        trial_of(machine, haproxy, config, *address, sharing).await?;
+    }
+    Ok(())
+}
+
+async fn trial_of(
+    machine: &dyn Machine,
+    haproxy: &str,
+    config: &FilePath,
+    address: SocketAddr,
+    sharing: Sharing,
+) -> Result<(), ProxyError> {
+    let failed = |cause: MachineError| ProxyError::File {
+        doing: format!("try whether {address} can be bound"),
+        cause: cause.to_string(),
+    };
+    let folder = folder_of(config);
+    let trial = file_path(&format!("{folder}/plimsoll-trial.cfg")).map_err(failed)?;
+    let pid = file_path(&format!("{folder}/plimsoll-trial.pid")).map_err(failed)?;
+    machine.write(&trial, trial_config(address, sharing).as_bytes()).await.map_err(failed)?;
+    let words = ["-c", SCRIPT, "sh", haproxy, trial.as_str(), pid.as_str()];
+    let outcome = machine.run("sh", &words, DEADLINE).await.map_err(failed)?;
+    if outcome.succeeded() {
+        return Ok(());
+    }
+    Err(ProxyError::Bind { address, cause: bind_cause(outcome.text()) })
+}
+
+/// It answers nobody while it lives: a connection is closed without a word.
+fn trial_config(address: SocketAddr, sharing: Sharing) -> String {
+    let mut text = "global\n".to_owned();
+    if sharing == Sharing::Alone {
+        text.push_str("    noreuseport\n");
+    }
+    text.push_str("defaults\n    mode tcp\n    timeout client 1s\n    timeout server 1s\n");
+    text.push_str("    timeout connect 1s\nfrontend trial\n    tcp-request connection reject\n");
+    let _ = writeln!(text, "    bind {address}");
+    text
+}
+
+/// What the system said, out of HAProxy's alert.
+fn bind_cause(stderr: &str) -> String {
+    let alert = stderr.lines().find(|line| line.contains("[ALERT]")).unwrap_or(stderr);
+    let reason =
+        alert.split_once("cannot bind socket (").and_then(|(_, rest)| rest.split_once(')'));
+    match reason {
+        Some(("Address already in use", _)) => {
+            "another process listens there (ss -ltnp shows which)".into()
+        }
+        Some(("Cannot assign requested address", _)) => {
+            "the machine has no such address (ip address shows those that it has)".into()
+        }
+        Some(("Permission denied", _)) => {
+            "HAProxy may not bind it: ports below 1024 need root or CAP_NET_BIND_SERVICE".into()
+        }
+        Some((reason, _)) => reason.to_owned(),
+        None => alert.trim().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_is_what_the_system_said() {
+        let stderr = "[NOTICE]   (1) : haproxy version is 2.6.12\n[ALERT]    (1) : Binding \
+            [t.cfg:7] for frontend a: cannot bind socket (Address already in use) for \
+            [127.0.0.1:28080]\n";
+        assert!(bind_cause(stderr).starts_with("another process"));
+        assert_eq!(bind_cause("sh: not found"), "sh: not found");
+    }
+}

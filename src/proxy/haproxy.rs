@@ -1,0 +1,601 @@
+//! The adapter to one HAProxy: looks at its file and its process, and changes servers, weights
+//! and routes in both without a reload. What needs a reload is in [`super::restructure`].
+//!
+//! Changes are made one at a time. Nothing is believed to be done before it was read back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+
+use super::answer::{self, Processes, RuntimeServers};
+use super::command::{Command, ServerPath};
+use super::lint::lint_quick;
+use super::local::LocalMachine;
+use super::machine::{Machine, MachineError, replace};
+use super::parse::parse;
+use super::place::Layout;
+use super::render::render;
+use super::routes::Routes;
+use super::runtime::{AskError, Cli, Target};
+use super::ssh::SshMachine;
+use super::{Proxy, ProxyError};
+use crate::model::{
+    AdminState, BackendName, BalancerName, BalancerRun, BalancerState, LARGEST_WEIGHT, ProxyConfig,
+    ProxyFile, ProxyProcess, ProxyRuntime, ProxyStructure, RouteKey, RuntimeServer, Server,
+    ServerName,
+};
+
+/// How long `del server` is tried while connections end.
+const REMOVAL: Duration = Duration::from_secs(5);
+
+/// What an adapter is made from.
+#[derive(Debug, Clone)]
+pub struct HaproxyOptions {
+    pub name: BalancerName,
+    pub run: BalancerRun,
+    /// Folder of a HAProxy that Plimsoll runs: file, map, sockets, process id.
+    pub folder: PathBuf,
+    /// The program, by name or path.
+    pub haproxy: String,
+}
+
+/// One HAProxy.
+pub struct HaproxyProxy {
+    pub(super) name: BalancerName,
+    pub(super) machine: Arc<dyn Machine>,
+    pub(super) haproxy: String,
+    pub(super) layout: Layout,
+    /// Held by every change.
+    pub(super) change: Mutex<()>,
+    /// The files that were parsed last, so that equal bytes aren't parsed again.
+    parsed: std::sync::Mutex<Option<Parsed>>,
+}
+
+struct Parsed {
+    config: Vec<u8>,
+    routes: Vec<u8>,
+    is: ProxyConfig,
+}
+
+/// The two files as they lie; none where there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Files {
+    pub config: Option<Vec<u8>>,
+    pub routes: Option<Vec<u8>>,
+}
+
+impl HaproxyProxy {
+    /// Nothing is touched or connected yet.
+    ///
+    /// # Errors
+    /// [`ProxyError::File`] where a path can't be written into HAProxy's configuration.
+    pub fn new(options: HaproxyOptions) -> Result<Self, ProxyError> {
+        let HaproxyOptions { name, run, folder, haproxy } = options;
+        let layout = Layout::new(&run, &folder, &haproxy).map_err(|cause| ProxyError::File {
+            doing: format!("lay out the files of balancer {name}"),
+            cause,
+        })?;
+        let machine: Arc<dyn Machine> = match run {
+            BalancerRun::External { ssh: Some(address), .. } => Arc::new(SshMachine::new(address)),
+            BalancerRun::External { ssh: None, .. } | BalancerRun::Managed => {
+                Arc::new(LocalMachine)
+            }
+        };
+        let (change, parsed) = (Mutex::default(), std::sync::Mutex::default());
+        Ok(Self { name, machine, haproxy, layout, change, parsed })
+    }
+
+    /// The worker's own socket.
+    pub(super) fn runtime(&self) -> Cli<'_> {
+        Cli { machine: &*self.machine, socket: &self.layout.places.runtime_socket }
+    }
+
+    pub(super) fn master(&self) -> Cli<'_> {
+        Cli { machine: &*self.machine, socket: &self.layout.master_socket }
+    }
+
+    pub(super) fn asked(&self, doing: &str, cause: AskError) -> ProxyError {
+        let doing = format!("{doing} on balancer {}", self.name);
+        match cause {
+            AskError::Answer(answer) => ProxyError::Refused { doing, answer },
+            AskError::Nobody(_) | AskError::Silent(_) => ProxyError::Unreachable {
+                doing,
+                balancer: self.name.to_string(),
+                cause: cause.to_string(),
+            },
+        }
+    }
+
+    pub(super) fn machine_failed(&self, cause: MachineError) -> ProxyError {
+        match cause {
+            MachineError::Unreachable { machine, cause } => ProxyError::Unreachable {
+                doing: format!("reach {machine}"),
+                balancer: self.name.to_string(),
+                cause,
+            },
+            MachineError::Failed { doing, cause } => ProxyError::File { doing, cause },
+        }
+    }
+
+    pub(super) async fn read_files(&self) -> Result<Files, ProxyError> {
+        let (config, routes) = tokio::join!(
+            biased;
+            self.machine.read(&self.layout.config),
+            self.machine.read(&self.layout.places.routes),
+        );
+        let failed = |cause| self.machine_failed(cause);
+        Ok(Files { config: config.map_err(failed)?, routes: routes.map_err(failed)? })
+    }
+
+    pub(super) fn understand(&self, files: &Files) -> ProxyFile {
+        let (config, routes) = match files {
+            Files { config: None, routes: _ } => return ProxyFile::Missing,
+            Files { config: Some(_), routes: None } => {
+                let reason = format!("the map of routes {} is gone", self.layout.places.routes);
+                return ProxyFile::Damaged { reason };
+            }
+            Files { config: Some(config), routes: Some(routes) } => (config, routes),
+        };
+        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(parsed) = &*parsed
+            && parsed.config == *config
+            && parsed.routes == *routes
+        {
+            return ProxyFile::Ours(Box::new(parsed.is.clone()));
+        }
+        let text = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).unwrap_or_default();
+        match parse(&text(config), &text(routes), &self.layout.places) {
+            Ok(is) => {
+                let (config, routes) = (config.clone(), routes.clone());
+                *parsed = Some(Parsed { config, routes, is: is.clone() });
+                ProxyFile::Ours(Box::new(is))
+            }
+            Err(why) => {
+                let reason = format!("{}: {why}", self.layout.config);
+                ProxyFile::Damaged { reason }
+            }
+        }
+    }
+
+    /// The processes; an error text where there are none.
+    pub(super) async fn processes(&self) -> Result<Result<Processes, String>, ProxyError> {
+        let doing = "look at the processes";
+        let answers = match self.master().read(Target::Listener, &[Command::Processes]).await {
+            Ok(answers) => answers,
+            Err(AskError::Nobody(socket)) => return Ok(Err(self.down_reason(&socket.to_string()))),
+            Err(cause) => return Err(self.asked(doing, cause)),
+        };
+        let text = answers.first().map_or("", String::as_str);
+        answer::processes(text).map(Ok).map_err(|why| self.asked(doing, AskError::Answer(why)))
+    }
+
+    fn down_reason(&self, socket: &str) -> String {
+        match &self.layout.launch {
+            Some(_) => format!("no HAProxy listens on {socket}"),
+            None => format!(
+                "no HAProxy listens on {socket}; start it on {}: haproxy -W -S {socket},mode,600,\
+                 level,admin -f {}",
+                self.machine.name(),
+                self.layout.config
+            ),
+        }
+    }
+
+    pub(super) async fn observe_process(&self) -> Result<ProxyProcess, ProxyError> {
+        let processes = match self.processes().await? {
+            Ok(processes) => processes,
+            Err(reason) => return Ok(ProxyProcess::Down { reason }),
+        };
+        if processes.worker.is_none() {
+            let reason = "HAProxy's master has no worker".into();
+            return Ok(ProxyProcess::Down { reason });
+        }
+        let mut runtime = match self.observe_worker().await {
+            Ok(runtime) => runtime,
+            // A HAProxy of somebody else that doesn't run our file yet may have its runtime
+            // socket anywhere.
+            Err(AskError::Nobody(_)) if self.layout.launch.is_none() => ProxyRuntime::default(),
+            Err(AskError::Nobody(socket)) => {
+                let reason = format!("HAProxy's worker doesn't listen on {socket}");
+                return Ok(ProxyProcess::Down { reason });
+            }
+            Err(cause) => return Err(self.asked("look at the worker", cause)),
+        };
+        runtime.old_addresses = self.old_addresses(&processes.old_workers).await?;
+        Ok(ProxyProcess::Up(Box::new(runtime)))
+    }
+
+    async fn observe_worker(&self) -> Result<ProxyRuntime, AskError> {
+        let map = &self.layout.places.routes;
+        let commands = [Command::Info, Command::Servers(None), Command::Map(map)];
+        let answers = self.runtime().read(Target::Listener, &commands).await?;
+        let [info, servers, map] = &answers[..] else {
+            return Err(AskError::Answer("fewer answers than commands".into()));
+        };
+        let structure = answer::structure(info);
+        let routes = match structure {
+            Some(_) => answer::routes(map).map_err(AskError::Answer)?,
+            // It runs a file of somebody else, which has no such map.
+            None => Routes::new(),
+        };
+        let servers = match answer::servers(servers) {
+            Ok(servers) => servers,
+            Err(_) if structure.is_none() => RuntimeServers::new(),
+            Err(why) => return Err(AskError::Answer(why)),
+        };
+        Ok(ProxyRuntime { structure, routes, servers, old_addresses: BTreeSet::new() })
+    }
+
+    async fn old_addresses(
+        &self,
+        workers: &[u32],
+    ) -> Result<BTreeSet<std::net::SocketAddr>, ProxyError> {
+        let mut addresses = BTreeSet::new();
+        for pid in workers {
+            let doing = "look at a worker of an earlier generation";
+            let Some(answer) = self.ask_old(*pid, Command::Servers(None), doing).await? else {
+                continue;
+            };
+            let servers =
+                answer::servers(&answer).map_err(|why| self.asked(doing, AskError::Answer(why)))?;
+            addresses.extend(servers.into_values().flatten().map(|(_, server)| server.address));
+        }
+        Ok(addresses)
+    }
+
+    /// The answer of a worker of an earlier generation; none where it has ended.
+    async fn ask_old(
+        &self,
+        pid: u32,
+        command: Command<'_>,
+        doing: &str,
+    ) -> Result<Option<String>, ProxyError> {
+        let cause = match self.master().read(Target::Worker(pid), &[command]).await {
+            Ok(answers) => return Ok(answers.into_iter().next()),
+            Err(cause) => cause,
+        };
+        // It may have ended while it was asked; then its master doesn't know it any more.
+        match self.processes().await? {
+            Ok(now) if now.old_workers.contains(&pid) => Err(self.asked(doing, cause)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The workers of earlier generations; none where HAProxy is down.
+    async fn old_workers(&self) -> Result<Vec<u32>, ProxyError> {
+        Ok(self.processes().await?.map(|processes| processes.old_workers).unwrap_or_default())
+    }
+
+    /// The file, which has to be whole before anything in it is changed.
+    async fn our_file(&self, doing: &str) -> Result<ProxyConfig, ProxyError> {
+        let reason = match self.understand(&self.read_files().await?) {
+            ProxyFile::Ours(config) => return Ok(*config),
+            ProxyFile::Missing => format!("{} isn't there", self.layout.config),
+            ProxyFile::Damaged { reason } => reason,
+        };
+        Err(ProxyError::File { doing: doing.to_owned(), cause: reason })
+    }
+
+    /// Writes what differs from `old`.
+    async fn save(&self, old: &ProxyConfig, new: &ProxyConfig) -> Result<(), ProxyError> {
+        if old == new {
+            return Ok(());
+        }
+        let rendered = render(new, &self.layout.places)?;
+        lint_quick(new, &rendered)?;
+        let failed = |cause| self.machine_failed(cause);
+        if old.routes != new.routes {
+            let map = &self.layout.places.routes;
+            replace(&*self.machine, map, rendered.routes.as_bytes()).await.map_err(failed)?;
+        }
+        if old.servers != new.servers {
+            let config = &self.layout.config;
+            replace(&*self.machine, config, rendered.config.as_bytes()).await.map_err(failed)?;
+        }
+        let (config, routes) = (rendered.config.into_bytes(), rendered.routes.into_bytes());
+        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        *parsed = Some(Parsed { config, routes, is: new.clone() });
+        Ok(())
+    }
+
+    /// The servers of one backend in the process; none where there is no such backend.
+    async fn backend_in_process(
+        &self,
+        backend: &BackendName,
+        doing: &str,
+    ) -> Result<Option<BTreeMap<ServerName, RuntimeServer>>, ProxyError> {
+        let commands = [Command::Servers(Some(backend))];
+        let answers = self.runtime().read(Target::Listener, &commands).await;
+        let answers = answers.map_err(|cause| self.asked(doing, cause))?;
+        let text = answers.first().map_or("", String::as_str);
+        if text.trim() == "Can't find backend." {
+            return Ok(None);
+        }
+        let servers =
+            answer::servers(text).map_err(|why| self.asked(doing, AskError::Answer(why)))?;
+        Ok(Some(servers.into_values().next().unwrap_or_default()))
+    }
+
+    async fn server_in_process(
+        &self,
+        path: ServerPath<'_>,
+        doing: &str,
+    ) -> Result<Option<RuntimeServer>, ProxyError> {
+        let servers = self.backend_in_process(path.backend, doing).await?;
+        Ok(servers.and_then(|servers| servers.get(path.server).copied()))
+    }
+
+    async fn change_worker(&self, commands: &[Command<'_>], doing: &str) -> Result<(), ProxyError> {
+        let done = self.runtime().change(Target::Listener, commands).await;
+        done.map_err(|cause| self.asked(doing, cause))
+    }
+
+    async fn weigh(
+        &self,
+        path: ServerPath<'_>,
+        weight: u16,
+        doing: &str,
+    ) -> Result<(), ProxyError> {
+        let commands = [Command::Weight { server: path, weight }, Command::Ready(path)];
+        self.change_worker(&commands, doing).await?;
+        self.weigh_in_old_workers(path, weight).await?;
+        let answer = match self.server_in_process(path, doing).await? {
+            Some(now) if now.weight == weight && now.admin == AdminState::Ready => return Ok(()),
+            Some(now) => format!("the server has the weight {} and is {:?}", now.weight, now.admin),
+            None => "No such server.".to_owned(),
+        };
+        Err(self.asked(doing, AskError::Answer(answer)))
+    }
+
+    /// Connections that were open before a reload may still send a request through the worker
+    /// that they are on, so it gets the weight too, where it knows the server. It lives for
+    /// moments only, and nothing depends on it: sessions are counted there as well.
+    async fn weigh_in_old_workers(
+        &self,
+        path: ServerPath<'_>,
+        weight: u16,
+    ) -> Result<(), ProxyError> {
+        for pid in self.old_workers().await? {
+            let command = [Command::Weight { server: path, weight }];
+            if let Err(cause) = self.master().ask(Target::Worker(pid), &command).await {
+                tracing::debug!(balancer = %self.name, pid, %cause, "an old worker kept a weight");
+            }
+        }
+        Ok(())
+    }
+
+    async fn count_sessions(&self, path: ServerPath<'_>) -> Result<u64, ProxyError> {
+        let doing = &format!("count the sessions of server {path}");
+        let command = Command::Statistics(path.backend);
+        let answers = self.runtime().read(Target::Listener, &[command]).await;
+        let answers = answers.map_err(|cause| self.asked(doing, cause))?;
+        let mut sessions = self.sessions_in(answers.first(), path, doing)?;
+        for pid in self.old_workers().await? {
+            let answer = self.ask_old(pid, command, doing).await?;
+            sessions += self.sessions_in(answer.as_ref(), path, doing)?;
+        }
+        Ok(sessions)
+    }
+
+    fn sessions_in(
+        &self,
+        answer: Option<&String>,
+        path: ServerPath<'_>,
+        doing: &str,
+    ) -> Result<u64, ProxyError> {
+        match answer.map(|answer| answer.trim()) {
+            None | Some("No such proxy.") => Ok(0),
+            Some(text) => answer::sessions(text, path.server)
+                .map_err(|why| self.asked(doing, AskError::Answer(why))),
+        }
+    }
+
+    /// Idle connections to a server end within about a second; until then it can't be deleted.
+    async fn delete_from_process(
+        &self,
+        path: ServerPath<'_>,
+        doing: &str,
+    ) -> Result<(), ProxyError> {
+        self.change_worker(&[Command::Maintenance(path)], doing).await?;
+        let end = Instant::now() + REMOVAL;
+        loop {
+            let done =
+                self.runtime().change(Target::Listener, &[Command::DeleteServer(path)]).await;
+            match done {
+                Ok(()) => return Ok(()),
+                Err(AskError::Answer(answer))
+                    if answer.contains("still has connections") && Instant::now() < end =>
+                {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                Err(cause) => return Err(self.asked(doing, cause)),
+            }
+        }
+    }
+
+    /// Puts all of `routes` in the place of what the worker has, at once.
+    async fn replace_routes_in_process(&self, routes: &Routes) -> Result<(), ProxyError> {
+        let doing = "set the routes";
+        let map = &self.layout.places.routes;
+        let answers = self.runtime().ask(Target::Listener, &[Command::PrepareMap(map)]).await;
+        let answers = answers.map_err(|cause| self.asked(doing, cause))?;
+        let version = answer::map_version(answers.first().map_or("", |text| text.trim()))
+            .map_err(|why| self.asked(doing, AskError::Answer(why)))?;
+        let add = |(key, backend)| Command::AddRoute { map, version, key, backend };
+        let commands: Vec<_> = routes.iter().map(add).collect();
+        if !commands.is_empty() {
+            self.change_worker(&commands, doing).await?;
+        }
+        self.change_worker(&[Command::CommitMap { map, version }], doing).await
+    }
+
+    async fn routes_in_process(&self) -> Result<Routes, ProxyError> {
+        let doing = "read the routes";
+        let commands = [Command::Map(&self.layout.places.routes)];
+        let answers = self.runtime().read(Target::Listener, &commands).await;
+        let answers = answers.map_err(|cause| self.asked(doing, cause))?;
+        answer::routes(answers.first().map_or("", String::as_str))
+            .map_err(|why| self.asked(doing, AskError::Answer(why)))
+    }
+}
+
+#[async_trait]
+impl Proxy for HaproxyProxy {
+    async fn observe(&self) -> Result<BalancerState, ProxyError> {
+        // Not in the middle of a change of ours.
+        let _change = self.change.lock().await;
+        let (files, process) = tokio::join!(biased; self.read_files(), self.observe_process());
+        Ok(BalancerState { file: self.understand(&files?), process: process? })
+    }
+
+    async fn restructure(&self, structure: &ProxyStructure) -> Result<(), ProxyError> {
+        let _change = self.change.lock().await;
+        self.restructure_alone(structure).await
+    }
+
+    async fn set_routes(
+        &self,
+        changes: &BTreeMap<RouteKey, Option<BackendName>>,
+    ) -> Result<(), ProxyError> {
+        let _change = self.change.lock().await;
+        let old = self.our_file("set the routes").await?;
+        let mut new = old.clone();
+        for (key, backend) in changes {
+            match backend {
+                Some(backend) => new.routes.insert(key.clone(), backend.clone()),
+                None => new.routes.remove(key),
+            };
+        }
+        self.save(&old, &new).await?;
+        if self.routes_in_process().await? == new.routes {
+            return Ok(());
+        }
+        self.replace_routes_in_process(&new.routes).await?;
+        if self.routes_in_process().await? == new.routes {
+            return Ok(());
+        }
+        let answer = "the worker has other routes than it was given".to_owned();
+        Err(self.asked("set the routes", AskError::Answer(answer)))
+    }
+
+    async fn add_server(
+        &self,
+        backend: &BackendName,
+        name: &ServerName,
+        server: &Server,
+    ) -> Result<(), ProxyError> {
+        let _change = self.change.lock().await;
+        let path = ServerPath { backend, server: name };
+        let doing = &format!("add server {path}");
+        let old = self.our_file(doing).await?;
+        let refused = |answer: String| self.asked(doing, AskError::Answer(answer));
+        let no_backend = || refused(format!("there is no backend {backend}"));
+        let check = &old.structure.backends.get(backend).ok_or_else(no_backend)?.check;
+        let address = server.address;
+        let found = self.backend_in_process(backend, doing).await?.ok_or_else(no_backend)?;
+        let enable = [Command::EnableHealth(path), Command::EnableServer(path)];
+        match found.get(name) {
+            Some(there) if there.address != address => {
+                return Err(refused(format!("it is there with the address {}", there.address)));
+            }
+            Some(there) if there.admin == AdminState::Maintenance => {
+                let weigh = Command::Weight { server: path, weight: 0 };
+                self.change_worker(&[weigh, enable[0], enable[1]], doing).await?;
+            }
+            Some(_) => {}
+            None => {
+                let add = Command::AddServer { server: path, address, check };
+                self.change_worker(&[add, enable[0], enable[1]], doing).await?;
+            }
+        }
+        let mut new = old.clone();
+        let servers = new.servers.entry(backend.clone()).or_default();
+        let weight = match servers.get(name) {
+            Some(there) if found.contains_key(name) && there.address == address => there.weight,
+            _ => 0,
+        };
+        servers.insert(name.clone(), Server { address, weight });
+        self.save(&old, &new).await
+    }
+
+    async fn set_weight(
+        &self,
+        backend: &BackendName,
+        name: &ServerName,
+        weight: u16,
+    ) -> Result<(), ProxyError> {
+        let _change = self.change.lock().await;
+        let path = ServerPath { backend, server: name };
+        let doing = &format!("set the weight of server {path} to {weight}");
+        let refused = |answer: &str| self.asked(doing, AskError::Answer(answer.to_owned()));
+        if weight > LARGEST_WEIGHT {
+            return Err(refused("a weight is 0 to 256"));
+        }
+        let old = self.our_file(doing).await?;
+        let mut new = old.clone();
+        let entry = new.servers.get_mut(backend).and_then(|servers| servers.get_mut(name));
+        let Some(server) = entry else { return Err(refused("the file has no such server")) };
+        let goes_up = weight > server.weight;
+        server.weight = weight;
+        if !goes_up {
+            self.save(&old, &new).await?;
+            return self.weigh(path, weight, doing).await;
+        }
+        self.weigh(path, weight, doing).await?;
+        self.save(&old, &new).await
+    }
+
+    async fn remove_server(
+        &self,
+        backend: &BackendName,
+        name: &ServerName,
+    ) -> Result<(), ProxyError> {
+        let _change = self.change.lock().await;
+        let path = ServerPath { backend, server: name };
+        let doing = &format!("remove server {path}");
+        let old = self.our_file(doing).await?;
+        if self.server_in_process(path, doing).await?.is_some() {
+            let sessions = self.count_sessions(path).await?;
+            if sessions > 0 {
+                let answer = format!("it still has {sessions} sessions: drain it first");
+                return Err(self.asked(doing, AskError::Answer(answer)));
+            }
+            self.delete_from_process(path, doing).await?;
+        }
+        let mut new = old.clone();
+        if let Some(servers) = new.servers.get_mut(backend) {
+            servers.remove(name);
+        }
+        self.save(&old, &new).await
+    }
+
+    async fn server(
+        &self,
+        backend: &BackendName,
+        name: &ServerName,
+    ) -> Result<Option<RuntimeServer>, ProxyError> {
+        let path = ServerPath { backend, server: name };
+        self.server_in_process(path, &format!("look at server {path}")).await
+    }
+
+    async fn sessions(&self, backend: &BackendName, name: &ServerName) -> Result<u64, ProxyError> {
+        self.count_sessions(ServerPath { backend, server: name }).await
+    }
+
+    async fn version(&self) -> Result<String, ProxyError> {
+        let deadline = super::machine::CALL_TIMEOUT;
+        let outcome = self.machine.run(&self.haproxy, &["-v"], deadline).await;
+        let outcome = outcome.map_err(|cause| self.machine_failed(cause))?;
+        let line = outcome.stdout.lines().next().unwrap_or_default();
+        let version = line.split_whitespace().nth(2).filter(|_| outcome.succeeded());
+        version.map(str::to_owned).ok_or_else(|| ProxyError::File {
+            doing: format!("ask {} for its version", self.haproxy),
+            cause: outcome.text().to_owned(),
+        })
+    }
+}

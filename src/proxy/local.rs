@@ -1,0 +1,131 @@
+//! The machine that Plimsoll itself runs on.
+
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::machine::{
+    CALL_TIMEOUT, ConnectError, Connection, Machine, MachineError, Outcome, folder_of,
+};
+use crate::model::FilePath;
+
+/// This machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalMachine;
+
+#[async_trait]
+impl Machine for LocalMachine {
+    fn name(&self) -> String {
+        "this machine".into()
+    }
+
+    async fn run(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        deadline: Duration,
+    ) -> Result<Outcome, MachineError> {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        let doing = || format!("run {program}");
+        match timeout(deadline, command.output()).await {
+            Ok(Ok(output)) => Ok(Outcome {
+                code: output.status.code(),
+                stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+                stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            }),
+            Ok(Err(cause)) if cause.kind() == ErrorKind::NotFound => Err(MachineError::Failed {
+                doing: doing(),
+                cause: format!("{program} isn't installed: apt install haproxy"),
+            }),
+            Ok(Err(cause)) => Err(failed(doing(), &cause)),
+            Err(_) => Err(MachineError::Failed {
+                doing: doing(),
+                cause: format!("no end in {deadline:?}"),
+            }),
+        }
+    }
+
+    async fn read(&self, path: &FilePath) -> Result<Option<Vec<u8>>, MachineError> {
+        let read = async {
+            match tokio::fs::read(path.as_str()).await {
+                Ok(content) => Ok(Some(content)),
+                Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(None),
+                Err(cause) => Err(cause),
+            }
+        };
+        within(format!("read {path}"), read).await
+    }
+
+    async fn write(&self, path: &FilePath, content: &[u8]) -> Result<(), MachineError> {
+        let write = async {
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            let mut file = tokio::fs::OpenOptions::from(options).open(path.as_str()).await?;
+            file.write_all(content).await?;
+            file.sync_all().await
+        };
+        within(format!("write {path}"), write).await
+    }
+
+    async fn rename(&self, from: &FilePath, to: &FilePath) -> Result<(), MachineError> {
+        let rename = async {
+            tokio::fs::rename(from.as_str(), to.as_str()).await?;
+            tokio::fs::File::open(Path::new(folder_of(to))).await?.sync_all().await
+        };
+        within(format!("rename {from} to {to}"), rename).await
+    }
+
+    async fn remove(&self, path: &FilePath) -> Result<(), MachineError> {
+        let remove = async {
+            match tokio::fs::remove_file(path.as_str()).await {
+                Err(cause) if cause.kind() != ErrorKind::NotFound => Err(cause),
+                _ => Ok(()),
+            }
+        };
+        within(format!("remove {path}"), remove).await
+    }
+
+    async fn connect(&self, socket: &FilePath) -> Result<Box<dyn Connection>, ConnectError> {
+        match timeout(CALL_TIMEOUT, UnixStream::connect(socket.as_str())).await {
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Err(cause))
+                if matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+            {
+                Err(ConnectError::Nobody { socket: socket.clone() })
+            }
+            Ok(Err(cause)) => Err(failed(format!("connect to {socket}"), &cause).into()),
+            Err(_) => Err(MachineError::Unreachable {
+                machine: socket.to_string(),
+                cause: format!("no connection within {CALL_TIMEOUT:?}"),
+            }
+            .into()),
+        }
+    }
+}
+
+fn failed(doing: String, cause: &io::Error) -> MachineError {
+    MachineError::Failed { doing, cause: cause.to_string() }
+}
+
+async fn within<T>(
+    doing: String,
+    work: impl Future<Output = io::Result<T>>,
+) -> Result<T, MachineError> {
+    match timeout(CALL_TIMEOUT, work).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(cause)) => Err(failed(doing, &cause)),
+        Err(_) => {
+            Err(MachineError::Failed { doing, cause: format!("no end within {CALL_TIMEOUT:?}") })
+        }
+    }
+}
