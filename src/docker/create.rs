@@ -176,12 +176,12 @@ fn env(
             },
         };
         if key.contains(['\0', '=']) || value.contains('\0') {
-            let cause = format!(
-                "the environment can't hold {key}: no name may have '=' or a NUL byte in it, and no value a NUL byte"
-            );
             return Err(EngineError::Refused {
                 doing: format!("create {}", birth.container_name()),
-                cause,
+                cause: format!(
+                    "the environment can't hold {key}: a name has neither '=' nor a NUL byte in \
+                     it, and a value no NUL byte"
+                ),
             });
         }
         env.push(format!("{key}={value}"));

@@ -96,10 +96,10 @@ async fn find(path: &Path, registry: &str) -> Result<Option<DockerCredentials>, 
     let exact = config.auths.get_key_value(server);
     let auth = exact.or_else(|| config.auths.iter().find(|(key, _)| same(key)));
     match auth {
-        Some((key, auth)) => {
-            let written = written(auth, server);
-            written.ok_or_else(|| format!("{}: the entry {key} of auths can't be read; log in anew: docker login {registry}", path.display()))
-        }
+        Some((key, auth)) => written(auth, server).ok_or_else(|| {
+            let path = path.display();
+            format!("{path}: the entry {key} of auths can't be read: docker login {registry}")
+        }),
         None => Ok(None),
     }
 }

@@ -128,7 +128,8 @@ impl Tunnel {
     pub(super) fn hint_no_engine(&self) -> String {
         let (to, socket) = (&self.destination, self.remote.display());
         format!(
-            "ssh works, but is Docker running there, and may that user use {socket}? try: ssh {to} docker -H unix://{socket} version"
+            "ssh works, but is Docker running there, and may that user use {socket}? try: ssh \
+             {to} docker -H unix://{socket} version"
         )
     }
 }

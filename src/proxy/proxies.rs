@@ -32,8 +32,9 @@ type Known = (BalancerRun, Arc<dyn Proxy>);
 
 impl HaproxyProxies {
     /// `state`: Plimsoll's state folder; a HAProxy that it runs has `haproxy/NAME` below it.
-    pub fn new(state: impl Into<PathBuf>) -> Self {
-        Self { state: state.into(), haproxy: "haproxy".into(), known: Mutex::default() }
+    /// `haproxy`: the program.
+    pub fn new(state: impl Into<PathBuf>, haproxy: impl Into<PathBuf>) -> Self {
+        Self { state: state.into(), haproxy: haproxy.into(), known: Mutex::default() }
     }
 
     fn make(&self, balancer: &Balancer) -> Arc<dyn Proxy> {

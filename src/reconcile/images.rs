@@ -64,11 +64,10 @@ impl Controller {
                 open.push(app);
             }
         }
-        let answers: Vec<_> = futures_util::stream::iter(open)
-            .map(|app| async move { (app, resolve(app, observer).await) })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
+        let questions: Vec<_> =
+            open.into_iter().map(|app| async move { (app, resolve(app, observer).await) }).collect();
+        let answers: Vec<_> =
+            futures_util::stream::iter(questions).buffer_unordered(AT_ONCE).collect().await;
         for (app, answer) in answers {
             self.note_resolution(app, &answer);
             if let Ok(pin) = &answer {
