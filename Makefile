@@ -15,6 +15,17 @@ SERVER_TESTS := $(basename $(notdir $(wildcard tests/*.rs)))
 # one process, so that nextest, which gives each test its own, would only slow them down.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 
+# The tests run as root. Where root has no cargo, that of the person who typed sudo is used, in a
+# target folder of its own, so that theirs is left without files that belong to root.
+ifeq ($(shell command -v cargo 2>/dev/null),)
+ifneq ($(filter-out root,$(SUDO_USER)),)
+builder_home := $(shell getent passwd "$(SUDO_USER)" | cut -d: -f6)
+test test-fast test-servers: export PATH := $(builder_home)/.cargo/bin:$(PATH)
+test test-fast test-servers: export RUSTUP_HOME := $(builder_home)/.rustup
+test test-fast test-servers: export CARGO_TARGET_DIR := $(CURDIR)/target/as-root
+endif
+endif
+
 .PHONY: help
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | \
