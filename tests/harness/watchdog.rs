@@ -68,6 +68,7 @@ pub fn remember(leftover: &Leftover<'_>) {
     input.write_all(line.as_bytes()).expect("the watchdog takes a line");
 }
 
+#[allow(clippy::zombie_processes, reason = "it ends after us, and init takes it then")]
 fn start() -> Mutex<ChildStdin> {
     let mut child = Command::new("sh")
         .args(["-c", SCRIPT, "plimsoll-test-watchdog"])
