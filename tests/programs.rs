@@ -235,7 +235,7 @@ fn two_containers_on_one_writable_volume_are_refused_with_the_way_out() {
     let manifest = set(app("web"), "/volumes", json!([{"name": "data", "at": "/data"}]));
     shop.write_app(&set(manifest, "/replicas", 1));
     shop.repository.push("A volume, and a rollout that would need two containers on it");
-    let refused = shop.plimsoll(["validate"]).expect(1);
+    let refused = shop.validate([]).expect(1);
     let said = format!("{}{}", refused.stdout, refused.stderr);
     assert!(said.contains("surge: 0") && said.contains("unavailable: 1"), "{said}");
 }

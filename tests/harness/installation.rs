@@ -156,6 +156,16 @@ impl Installation {
         run(&mut self.command(words))
     }
 
+    /// Checks the manifests as they lie in the clone.
+    #[track_caller]
+    pub fn validate<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Output {
+        let mut all = vec!["validate", self.repository.clone().to_str().unwrap()];
+        for word in words {
+            all.push(word);
+        }
+        self.plimsoll(all)
+    }
+
     /// What would happen. The exit code has to agree with what is printed.
     #[track_caller]
     pub fn diff(&self) -> Plan {

@@ -31,7 +31,7 @@ done
 users_of() { printf '%s/' "$1" | grep -lFa -f - /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3; }
 asked=
 for folder in $folders; do
-    pid=$(cat "$folder/dockerd.pid" 2>/dev/null) || continue
+    pid=$(cat "$folder/pid" 2>/dev/null) || continue
     for user in $(users_of "$folder"); do
         [ "$user" = "$pid" ] && kill -TERM "$pid" && asked="$asked $pid"
     done

@@ -224,7 +224,7 @@ fn the_structured_output_of_validate_names_every_mistake() {
     shop.write_app(&app("web"));
     shop.write_app(&set(set(app("bad"), "/weights", json!({"alpha": 257})), "/hots", "typo"));
     shop.repository.push("Two mistakes in one file");
-    let output = shop.plimsoll(["validate", "-o", "json"]).expect(1);
+    let output = shop.validate(["-o", "json"]).expect(1);
     let found: serde_json::Value = output.json();
     let errors = found["errors"].as_array().unwrap();
     assert_eq!(errors.len(), 2, "{output}");
@@ -235,5 +235,5 @@ fn the_structured_output_of_validate_names_every_mistake() {
     }
     shop.remove_app("bad");
     shop.repository.push("No mistakes");
-    shop.plimsoll(["validate"]).expect(0);
+    shop.validate([]).expect(0);
 }

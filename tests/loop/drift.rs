@@ -97,14 +97,14 @@ fn an_engine_that_is_killed_and_restarted_is_taken_up_again() {
     let mut controller = shop.start();
     controller.wait_for_commit(&commit);
 
-    fleet.dockerds[1].kill();
+    fleet.kill(1);
     let status = controller.wait_for_status("beta is unreachable", |status| {
         status.hosts.iter().any(|host| host.name == "beta" && !host.reachable)
     });
     assert!(status.hosts.iter().any(|host| host.name == "alpha" && host.reachable), "{status:?}");
     assert_eq!(shop.get("web").unwrap().status, 200, "alpha goes on");
 
-    fleet.dockerds[1].start_again();
+    fleet.dockerds[1].run();
     controller.wait_for_status("all is well again", |status| {
         status.is_converged_at(&commit) && status.hosts.iter().all(|host| host.reachable)
     });

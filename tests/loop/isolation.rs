@@ -15,7 +15,7 @@ fn a_broken_manifest_leaves_the_other_apps_converging() {
     shop.repository.write("apps/api.yaml", broken);
     shop.write_app(&set(app("new"), "/replicas", 1));
     let commit = shop.repository.push("One app is broken, another one is new");
-    shop.plimsoll(["validate"]).expect(1);
+    shop.validate([]).expect(1);
     let (code, plan) = shop.apply();
     assert_eq!(code, 1, "{plan:?}");
     let blocked = plan.blocked.iter().find(|blocked| blocked.file == "apps/api.yaml");
@@ -133,4 +133,19 @@ fn an_app_that_fails_from_the_start_is_reported_with_its_cause() {
     let status = shop.status();
     assert_eq!(status.app("production/other").health, "Healthy");
     assert_ne!(status.app("production/web").health, "Healthy");
+}
+
+/// The tests above are worth nothing if the gate doesn't hide the engine.
+#[test]
+fn a_closed_gate_hides_an_engine_and_an_open_one_shows_it() {
+    let fleet = Fleet::shared();
+    let folder = tempfile::tempdir().unwrap();
+    let mut gate = Gate::open(&fleet.beta, &folder.path().join("gate.sock"));
+    for _ in 0..2 {
+        gate.engine().docker(["version"]).expect(0);
+        gate.close();
+        gate.engine().docker(["version"]).expect_failure();
+        gate.reopen();
+    }
+    fleet.beta.docker(["version"]).expect(0);
 }

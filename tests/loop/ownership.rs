@@ -49,7 +49,7 @@ fn containers_of_others_are_left_alone() {
     shop.remove_app("web");
     shop.repository.push("Remove everything");
     let (_, plan) = shop.apply();
-    shop.approve(&plan.approvals()[0]);
+    shop.approve(&plan.approval());
     shop.converge();
 
     let after: Vec<_> = foreign.iter().map(|id| facts(alpha, id)).collect();

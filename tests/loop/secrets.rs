@@ -36,9 +36,9 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 
 /// Everything that can be asked, in every form.
 fn ask_everything(shop: &Installation) {
+    expect_none_in(&shop.validate([]));
     for words in [
-        &["validate"][..],
-        &["diff"],
+        &["diff"][..],
         &["status"],
         &["get", "apps"],
         &["get", "app", "production/web"],
