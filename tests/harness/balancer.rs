@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use super::wait::pause;
 
 /// One HAProxy that Plimsoll runs, by the folder in which it lies.
 #[derive(Debug, Clone)]
@@ -26,7 +30,7 @@ pub struct ServerRow {
 impl ServerRow {
     /// True where requests are sent to it.
     pub fn serves(&self) -> bool {
-        self.status == "UP" && self.weight > 0
+        self.status.starts_with("UP") && self.weight > 0
     }
 }
 
@@ -124,5 +128,47 @@ impl Balancer {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).map_err(describe)?;
         Ok(answer)
+    }
+}
+
+/// Looks all the time how many servers of a backend serve, and keeps the lowest number.
+pub struct LowestServing {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<(usize, u64)>>,
+}
+
+impl LowestServing {
+    /// Begins to look.
+    pub fn watch(balancer: Balancer, backend: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, backend) = (stop.clone(), backend.to_owned());
+        let thread = std::thread::spawn(move || {
+            let (mut lowest, mut looks) = (usize::MAX, 0);
+            while !stopped.load(Ordering::Relaxed) {
+                if let Ok(servers) = balancer.try_servers() {
+                    let of_backend = servers.iter().filter(|server| server.backend == backend);
+                    lowest = lowest.min(of_backend.filter(|server| server.serves()).count());
+                    looks += 1;
+                }
+                pause(Duration::from_millis(10));
+            }
+            (lowest, looks)
+        });
+        Self { stop, thread: Some(thread) }
+    }
+
+    /// The lowest number that was seen.
+    #[track_caller]
+    pub fn stop(mut self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let (lowest, looks) = self.thread.take().expect("it is stopped once").join().unwrap();
+        assert!(looks > 0, "HAProxy was never seen");
+        lowest
+    }
+}
+
+impl Drop for LowestServing {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }

@@ -27,6 +27,13 @@ impl Output {
         self
     }
 
+    /// Panics when it succeeded.
+    #[track_caller]
+    pub fn expect_failure(self) -> Self {
+        assert!(self.code != 0, "expected a failure\n{self}");
+        self
+    }
+
     /// Panics unless the exit code means an error: above 1, as for `diff` and `apply`.
     #[track_caller]
     pub fn expect_error(self) -> Self {

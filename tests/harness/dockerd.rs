@@ -1,179 +1,201 @@
-//! A Docker Engine of the tests' own, in a temporary folder, with a bridge of its own.
+//! A private Docker Engine for tests: its own bridge, data, socket and folder. Everything of it
+//! is gone when it is dropped, also after a failed test. Needs root, and Debian's docker.io.
 
-use std::fs::File;
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use tokio::time::Instant;
 
-use super::command::run;
-use super::wait::{wait_for, wait_until};
-use super::watchdog::{self, Leftover};
+/// The image that every engine has: busybox with a shell, and a folder /tmp.
+pub const IMAGE: &str = "plimsoll-test:1";
 
-/// A running dockerd. Dropped, it is stopped and everything of it is removed; the watchdog does
-/// the same when the test process ends without that.
+/// How long the engine may take to come up.
+const START: Duration = Duration::from_secs(30);
+
+/// How long it may take to go.
+const STOP: Duration = Duration::from_secs(15);
+
 pub struct Dockerd {
-    pub socket: PathBuf,
+    child: Option<Child>,
     folder: tempfile::TempDir,
     bridge: String,
-    process: Option<Child>,
+    arguments: Vec<String>,
+    /// Held as long as the engine runs, so that no other one takes its bridge.
+    _lock: File,
 }
 
 impl Dockerd {
-    /// Starts an engine with bridge `plmtNUMBER` and network 172.31.NUMBER.0/24, and waits until
-    /// it answers.
+    /// Starts an engine on bridge `plmtNUMBER` with 172.31.NUMBER.1/24, and gives it [`IMAGE`].
+    /// Waits while another process runs the engine of that number.
     pub fn start(number: u8) -> Self {
-        let folder = tempfile::Builder::new().prefix("plt-d").tempdir().unwrap();
+        Self::start_with(number, &[])
+    }
+
+    /// The same with more arguments for dockerd.
+    pub fn start_with(number: u8, arguments: &[String]) -> Self {
+        let lock = take_number(number);
+        let folder = tempfile::Builder::new().prefix("plmt").tempdir().unwrap();
         let bridge = format!("plmt{number}");
-        watchdog::remember(&Leftover::Bridge(&bridge));
-        watchdog::remember(&Leftover::ControlGroup(&bridge));
-        watchdog::remember(&Leftover::Folder(folder.path().to_str().unwrap()));
-        let address = format!("172.31.{number}.1/24");
-        for words in [
-            &["link", "add", "name", &bridge, "type", "bridge"][..],
-            &["addr", "add", &address, "dev", &bridge],
-            &["link", "set", &bridge, "up"],
-        ] {
-            run(Command::new("ip").args(words)).expect(0);
-        }
-        let socket = folder.path().join("docker.sock");
-        let mut dockerd = Self { socket, folder, bridge, process: None };
-        dockerd.start_again();
-        dockerd
+        // A run that was killed may have left it behind.
+        ip(&["link", "del", &bridge]);
+        assert!(ip(&["link", "add", "name", &bridge, "type", "bridge"]), "{bridge}: not root?");
+        assert!(ip(&["addr", "add", &format!("172.31.{number}.1/24"), "dev", &bridge]));
+        assert!(ip(&["link", "set", &bridge, "up"]));
+        let arguments = arguments.to_vec();
+        let mut engine = Self { child: None, folder, bridge, arguments, _lock: lock };
+        engine.run();
+        engine.make_image();
+        engine
     }
 
-    /// Starts it once more on the same data, after [`Dockerd::stop`] or [`Dockerd::kill`].
-    pub fn start_again(&mut self) {
-        self.spawn();
-        self.wait_until_it_answers();
-    }
-
-    fn spawn(&mut self) {
+    /// Starts the process, the first time or after [`Self::kill`].
+    pub fn run(&mut self) {
         let folder = self.folder.path();
-        let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        let config = folder.join("daemon.json");
-        std::fs::write(&config, "{}").unwrap();
-        // A pid file of an engine that was killed would keep the next one from starting.
-        let _ = std::fs::remove_file(self.pid_file());
+        let log = File::create(folder.join("log")).unwrap();
+        let path = |name: &str| folder.join(name).display().to_string();
         let child = Command::new("dockerd")
-            .arg("--data-root")
-            .arg(folder.join("data"))
-            .arg("--exec-root")
-            .arg(folder.join("exec"))
-            .arg("--pidfile")
-            .arg(self.pid_file())
-            .arg("--host")
-            .arg(format!("unix://{}", self.socket.display()))
-            .args(["--bridge", &self.bridge, "--cgroup-parent", &format!("/{}", self.bridge)])
-            // The published ports are on loopback, where docker-proxy serves them: engines side
-            // by side need not share the chains of one firewall.
-            .args(["--iptables=false", "--ip-masq=false", "--shutdown-timeout=3"])
-            // Nor does the machine's own configuration concern them.
-            .arg("--config-file")
-            .arg(config)
+            .args(["--data-root", &path("data"), "--exec-root", &path("exec")])
+            .args(["-p", &path("pid"), "-H", &format!("unix://{}", path("docker.sock"))])
+            .args(["--bridge", &self.bridge])
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
-            .expect("dockerd starts: `scripts/setup test` installs it");
-        self.process = Some(child);
+            .expect("dockerd can't be started: is docker.io installed?");
+        self.child = Some(child);
+        let up = wait_for(START, || self.docker(&["version"]).is_some());
+        let said = || fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        assert!(up, "dockerd didn't come up: {}", said());
     }
 
-    fn wait_until_it_answers(&mut self) {
-        let (socket, log) = (self.socket.clone(), self.log());
-        let process = self.process.as_mut().unwrap();
-        wait_for(Duration::from_secs(60), "dockerd answers", || {
-            if let Some(status) = process.try_wait().unwrap() {
-                panic!("dockerd ended with {status}:\n{}", tail(&log));
-            }
-            ping(&socket).map_err(|error| format!("{error}\n{}", tail(&log)))
-        });
-    }
-
-    /// Stops the engine in order, and its containers with it.
-    pub fn stop(&mut self) {
-        self.end(Signal::TERM);
-    }
-
-    /// Kills the engine at once; its containers go on until it is started again.
+    /// Kills the process without warning; its containers go on.
     pub fn kill(&mut self) {
-        self.end(Signal::KILL);
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 
-    fn end(&mut self, signal: Signal) {
-        let Some(mut process) = self.process.take() else { return };
-        watchdog::kill(process.id() as i32, signal);
-        let ended = wait_quietly(Duration::from_secs(20), || {
-            process.try_wait().is_ok_and(|status| status.is_some())
-        });
-        if !ended {
-            let _ = process.kill();
-            let _ = process.wait();
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("docker.sock")
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs Docker's own client on it: its output, or none where it failed.
+    pub fn docker(&self, arguments: &[&str]) -> Option<String> {
+        let output = self.client(arguments).stderr(Stdio::null()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        output.status.success().then_some(text)
+    }
+
+    /// Docker's own client, talking to it.
+    pub fn client(&self, arguments: &[&str]) -> Command {
+        let mut client = Command::new("docker");
+        client.arg("-H").arg(format!("unix://{}", self.socket().display())).args(arguments);
+        client.stdin(Stdio::null());
+        client
+    }
+
+    fn make_image(&self) {
+        let root = self.folder.path().join("root");
+        fs::create_dir_all(root.join("bin")).unwrap();
+        fs::create_dir_all(root.join("tmp")).unwrap();
+        let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(root.join("tmp"), mode(0o1777)).unwrap();
+        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("is busybox-static installed?");
+        for name in ["sh", "sleep", "cat", "id", "touch", "test", "nc", "httpd", "dd"] {
+            std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
         }
-        if signal == Signal::KILL {
-            // Its containerd would be found in the way by the next one.
-            let own = format!("{}/exec/containerd/containerd.toml", self.folder.path().display());
-            for pid in watchdog::users_of(self.folder.path().to_str().unwrap()) {
-                let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                if String::from_utf8_lossy(&line).contains(&own) {
-                    watchdog::kill(pid, Signal::KILL);
-                }
+        let tar = self.folder.path().join("root.tar");
+        let packed =
+            Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status();
+        assert!(packed.unwrap().success());
+        let tar = tar.display().to_string();
+        assert!(self.docker(&["import", "-c", "CMD [\"/bin/sh\"]", &tar, IMAGE]).is_some());
+    }
+
+    /// Ends whatever still runs of it, by the ids of its own processes.
+    fn end(&mut self) {
+        if self.child.is_some() {
+            let ids = self.docker(&["ps", "-aq"]).unwrap_or_default();
+            let ids: Vec<_> = ids.lines().collect();
+            if !ids.is_empty() {
+                self.docker(&[&["rm", "-f"], ids.as_slice()].concat());
             }
         }
-    }
-
-    fn pid_file(&self) -> PathBuf {
-        self.folder.path().join("dockerd.pid")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("log")
+        if let Some(mut child) = self.child.take() {
+            signal("-TERM", child.id());
+            if !wait_for(STOP, || child.try_wait().is_ok_and(|status| status.is_some())) {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        // Its containerd, if it was killed and not started again.
+        let pid = fs::read_to_string(self.folder.path().join("exec/containerd/containerd.pid"));
+        if let Some(pid) = pid.ok().and_then(|pid| pid.trim().parse().ok()) {
+            signal("-KILL", pid);
+        }
     }
 }
 
 impl Drop for Dockerd {
     fn drop(&mut self) {
-        self.end(Signal::TERM);
-        let folder = self.folder.path().to_str().unwrap();
-        watchdog::end_users_of(folder);
-        unmount_below(folder);
-        let _ = Command::new("ip").args(["link", "del", &self.bridge]).status();
+        self.end();
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let folder = self.folder.path().display().to_string();
+        let ours = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        let mut ours: Vec<_> = ours.filter(|at| at.starts_with(&folder)).collect();
+        ours.sort_by_key(|at| std::cmp::Reverse(at.len()));
+        for at in ours {
+            let _ = Command::new("umount").args(["-l", at]).stderr(Stdio::null()).status();
+        }
+        ip(&["link", "del", &self.bridge]);
     }
 }
 
-fn ping(socket: &Path) -> Result<(), String> {
-    use std::io::{Read, Write};
-    let mut stream =
-        std::os::unix::net::UnixStream::connect(socket).map_err(|error| error.to_string())?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let mut answer = [0; 12];
-    stream
-        .write_all(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
-        .and_then(|()| stream.read_exact(&mut answer))
-        .map_err(|error| error.to_string())?;
-    if answer.ends_with(b"200") { Ok(()) } else { Err(String::from_utf8_lossy(&answer).into()) }
-}
-
-fn unmount_below(folder: &str) {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let below = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-    let mut below: Vec<_> = below.filter(|path| path.starts_with(folder)).collect();
-    below.sort_unstable_by(|a, b| b.cmp(a));
-    for path in below {
-        let _ = Command::new("umount").args(["-l", path]).stderr(Stdio::null()).status();
+/// Waits for a condition, but no longer than `limit`.
+pub fn wait_for(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        pause();
     }
 }
 
-/// True once `condition` holds; false when the deadline has passed. For clean-up, which may not
-/// panic.
-fn wait_quietly(deadline: Duration, condition: impl FnMut() -> bool) -> bool {
-    let wait = std::panic::AssertUnwindSafe(|| wait_until(deadline, "it ends", condition));
-    std::panic::catch_unwind(wait).is_ok()
+#[allow(clippy::disallowed_methods, reason = "between two looks at a condition, with a deadline")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
 }
 
-fn tail(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(15)..].join("\n")
+fn signal(name: &str, pid: u32) {
+    let _ = Command::new("kill").args([name, &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+fn ip(arguments: &[&str]) -> bool {
+    let status = Command::new("ip").args(arguments).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+fn take_number(number: u8) -> File {
+    use rustix::fs::{FlockOperation, flock};
+    let path = std::env::temp_dir().join(format!("plimsoll-dockerd-{number}.lock"));
+    let file = File::create(&path).unwrap();
+    let taken = wait_for(Duration::from_secs(300), || {
+        flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+    });
+    assert!(taken, "{} is held by another run for too long", path.display());
+    file
 }

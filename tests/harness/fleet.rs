@@ -3,10 +3,13 @@
 
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::claim::claim;
 use super::dockerd::Dockerd;
 use super::engine::Engine;
+use super::wait::wait_until;
+use super::watchdog::{self, Leftover};
 use super::web;
 
 /// Engines `alpha` (127.0.0.1) and `beta` (127.0.0.2), with the images of the demo app.
@@ -29,19 +32,35 @@ impl Fleet {
         let dockerds: Vec<_> = std::thread::scope(|scope| {
             let start = || {
                 let dockerd = start_dockerd();
-                images.load(&Engine::new(&dockerd.socket));
+                images.load(&Engine::new(&dockerd.socket()));
                 dockerd
             };
             let both = [scope.spawn(start), scope.spawn(start)];
             both.map(|one| one.join().unwrap()).into_iter().collect()
         });
-        let (alpha, beta) = (Engine::new(&dockerds[0].socket), Engine::new(&dockerds[1].socket));
+        let (alpha, beta) =
+            (Engine::new(&dockerds[0].socket()), Engine::new(&dockerds[1].socket()));
         Self { dockerds, alpha, beta }
     }
 
     /// Names, engines and addresses.
     pub fn hosts(&self) -> [(&'static str, &Engine, &'static str); 2] {
         [("alpha", &self.alpha, "127.0.0.1"), ("beta", &self.beta, "127.0.0.2")]
+    }
+
+    /// Kills the `nth` engine without warning; [`Dockerd::run`] starts it again.
+    pub fn kill(&mut self, nth: usize) {
+        let dockerd = &mut self.dockerds[nth];
+        dockerd.kill();
+        // The kernel ends containerd together with dockerd. Until init has taken note, its
+        // number is still there, and the next dockerd would wait for it in vain.
+        let pid_file = dockerd.folder().join("exec/containerd/containerd.pid");
+        let pid = std::fs::read_to_string(&pid_file).unwrap_or_default();
+        wait_until(Duration::from_secs(10), "containerd has ended", || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim()));
+            status.is_err() || status.is_ok_and(|status| status.contains("State:\tZ"))
+        });
+        let _ = std::fs::remove_file(pid_file);
     }
 }
 
@@ -50,5 +69,19 @@ pub fn start_dockerd() -> Dockerd {
     let number = claim("engine", 100..190, |number| {
         !Path::new(&format!("/sys/class/net/plmt{number}")).exists()
     });
-    Dockerd::start(u8::try_from(number).unwrap())
+    let bridge = format!("plmt{number}");
+    watchdog::remember(&Leftover::Bridge(&bridge));
+    watchdog::remember(&Leftover::ControlGroup(&bridge));
+    let arguments = [
+        // By its control group the watchdog finds the processes of its containers.
+        format!("--cgroup-parent=/{bridge}"),
+        // Published ports are on loopback, where docker-proxy serves them: engines side by side
+        // need not share the chains of one firewall.
+        "--iptables=false".to_owned(),
+        "--ip-masq=false".to_owned(),
+        "--shutdown-timeout=3".to_owned(),
+    ];
+    let dockerd = Dockerd::start_with(u8::try_from(number).unwrap(), &arguments);
+    watchdog::remember(&Leftover::Folder(dockerd.folder().to_str().unwrap()));
+    dockerd
 }

@@ -32,7 +32,7 @@ mod wait;
 mod watchdog;
 mod web;
 
-pub use balancer::{Balancer, ServerRow};
+pub use balancer::{Balancer, LowestServing, ServerRow};
 pub use claim::{Block, free_port};
 pub use command::{Output, run};
 pub use controller::Controller;
@@ -51,3 +51,4 @@ pub use registry::Registry;
 pub use rootfs::Rootfs;
 pub use sshd::Sshd;
 pub use wait::{wait_for, wait_until};
+pub use watchdog::kill as signal;

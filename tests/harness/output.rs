@@ -1,6 +1,8 @@
 //! The shapes that `-o json` prints, as DESIGN.md section 8 promises them to scripts. A field
 //! that is missing or renamed fails the tests; one that was added doesn't.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 /// `diff -o json` and `apply -o json`.
@@ -12,15 +14,31 @@ pub struct Plan {
     pub routes: Vec<Route>,
     pub waiting: Vec<Waiting>,
     pub blocked: Vec<BlockedApp>,
+    /// What waits for a person as a whole, such as a rewritten history.
+    #[serde(default)]
+    pub approvals: Vec<Approval>,
     /// Of `apply` only.
     #[serde(default)]
     pub outcome: Vec<Outcome>,
 }
 
 impl Plan {
-    /// The ids of approvals that a person may give.
-    pub fn approvals(&self) -> Vec<String> {
-        self.waiting.iter().filter_map(|waiting| waiting.approval.clone()).collect()
+    /// The ids of approvals that a person may give, with the reasons why they are asked.
+    pub fn approvals(&self) -> BTreeMap<String, String> {
+        let of_apps = self
+            .waiting
+            .iter()
+            .filter_map(|waiting| waiting.approval.clone().map(|id| (id, waiting.reason.clone())));
+        let of_all = self.approvals.iter().map(|asked| (asked.id.clone(), asked.reason.clone()));
+        of_apps.chain(of_all).collect()
+    }
+
+    /// The one approval that is asked for: its id.
+    #[track_caller]
+    pub fn approval(&self) -> String {
+        let ids: Vec<_> = self.approvals().into_keys().collect();
+        assert_eq!(ids.len(), 1, "one approval is asked for: {self:#?}");
+        ids[0].clone()
     }
 
     /// The steps that concern an app.

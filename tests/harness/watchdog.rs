@@ -31,7 +31,7 @@ done
 users_of() { printf '%s/' "$1" | grep -lFa -f - /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3; }
 asked=
 for folder in $folders; do
-    pid=$(cat "$folder/dockerd.pid" 2>/dev/null) || continue
+    pid=$(cat "$folder/pid" 2>/dev/null) || continue
     for user in $(users_of "$folder"); do
         [ "$user" = "$pid" ] && kill -TERM "$pid" && asked="$asked $pid"
     done
@@ -68,6 +68,7 @@ pub fn remember(leftover: &Leftover<'_>) {
     input.write_all(line.as_bytes()).expect("the watchdog takes a line");
 }
 
+#[allow(clippy::zombie_processes, reason = "it ends after us, and init takes it then")]
 fn start() -> Mutex<ChildStdin> {
     let mut child = Command::new("sh")
         .args(["-c", SCRIPT, "plimsoll-test-watchdog"])
