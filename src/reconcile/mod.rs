@@ -4,4 +4,4 @@
 
 mod options;
 
-pub use options::ControllerOptions;
+pub use options::{ControllerOptions, GitOptions};
