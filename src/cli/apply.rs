@@ -78,21 +78,17 @@ fn render(applied: &Applied, paint: Paint) -> String {
     let count = |result| outcome.iter().filter(|outcome| outcome.result == result).count();
     let (done, failed, skipped) =
         (count(StepResult::Done), count(StepResult::Failed), count(StepResult::Skipped));
-    let mut lines = String::new();
+    let mut held = String::new();
     for waiting in &diff.plan.waiting {
-        lines += &wait_line(waiting, paint);
+        held += &wait_line(waiting, paint);
     }
     for blocked in &diff.plan.blocked {
-        lines += &block_line(blocked, paint);
+        held += &block_line(blocked, paint);
     }
-    let beside = diff::beside(diff, paint);
-    if !beside.is_empty() {
-        lines += &beside;
-    }
-    if !lines.is_empty() {
-        lines.insert(0, '\n');
-        lines.push('\n');
-    }
+    let sections = [held, diff::beside(diff, paint)];
+    let sections = sections.iter().filter(|section| !section.is_empty());
+    let lines: String = sections.map(|section| format!("\n{section}")).collect();
+    let gap = if lines.is_empty() { "" } else { "\n" };
     let mut sum = format!("{} done", text::count(done, "step"));
     for (number, word) in [(failed, "failed"), (skipped, "skipped")] {
         if number > 0 {
@@ -101,7 +97,7 @@ fn render(applied: &Applied, paint: Paint) -> String {
     }
     let commit = text::plain(diff.plan.commit.short());
     let verdict = if *converged { paint.good("converged") } else { paint.bad("not converged") };
-    format!("{lines}{verdict} at {commit}: {sum}\n")
+    format!("{lines}{gap}{verdict} at {commit}: {sum}\n")
 }
 
 fn wait_line(waiting: &Waiting, paint: Paint) -> String {

@@ -462,7 +462,6 @@ impl Operations for Fake {
     }
 }
 
-
 /// A fake behind a socket in a folder of its own, until it is dropped.
 pub struct Controller {
     pub folder: tempfile::TempDir,
