@@ -60,6 +60,11 @@ pub fn render_diagnostics(diagnostics: &[Diagnostic], _color: bool) -> String {
     diagnostics.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// Warnings as text for people.
+pub fn render_warnings(warnings: &[Diagnostic], color: bool) -> String {
+    render_diagnostics(warnings, color)
+}
+
 /// A plan as text for people.
 pub fn render_plan(plan: &Plan, _color: bool) -> String {
     plan.steps

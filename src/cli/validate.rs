@@ -49,8 +49,12 @@ impl Validate {
         let Findings { errors, warnings } = joints::read_manifests(options, self.rev).await?;
         if output.is_text() {
             let color = output.paint().is_on();
-            for findings in [&warnings, &errors].into_iter().filter(|found| !found.is_empty()) {
-                output.line(joints::render_diagnostics(findings, color).trim_end())?;
+            let told = [
+                joints::render_warnings(&warnings, color),
+                joints::render_diagnostics(&errors, color),
+            ];
+            for blocks in told.iter().filter(|blocks| !blocks.is_empty()) {
+                output.line(blocks.trim_end())?;
                 output.line("")?;
             }
             output.line(&summary(errors.len(), warnings.len()))?;
