@@ -354,7 +354,7 @@ impl Operations for Fake {
             item
         };
         if self.mood == Mood::Stuck {
-            let first = Progress::Planned { plan: Box::new(plan()) };
+            let first = Progress::Planned { plan: Box::new(self::plan()) };
             return stream::iter([first]).chain(stream::pending()).map(count).boxed();
         }
         // Item by item with a turn of the runtime between them, as a real one does.
