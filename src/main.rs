@@ -1,1 +1,23 @@
-fn main() {}
+//! The program: arguments in, exit code out. All else is in the library.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use plimsoll::cli;
+
+/// How long work that blocks a thread may hold up the end of the process.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let arguments = match cli::parse(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::no_runtime(&error),
+    };
+    let code = runtime.block_on(cli::run(arguments));
+    runtime.shutdown_timeout(FAREWELL);
+    code
+}

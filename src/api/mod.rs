@@ -2,6 +2,11 @@
 //! running controller. It holds no logic of its own: [`Operations`] is implemented by the
 //! controller ([`crate::reconcile`]) and, word for word the same, by the client of the socket.
 
+mod client;
+mod lines;
+mod routes;
+mod server;
+
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
@@ -9,6 +14,15 @@ use serde::{Deserialize, Serialize};
 use crate::model::{AppId, ApprovalRequest, CommitId, Condition, Diagnostic, Event, Kind, Object};
 use crate::plan::{Plan, StepId};
 pub use crate::plan::{StepOutcome, StepResult};
+
+pub use client::Client;
+pub use server::{CONNECTION_LIMIT, serve};
+
+/// Name of the socket in the folder of the state.
+pub const SOCKET_NAME: &str = "plimsoll.sock";
+
+/// The largest body of a request, in bytes: a plan that is to be applied.
+pub const BODY_LIMIT: usize = 16 << 20;
 
 /// An error as it crosses the socket: what failed with its causes, and what to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
@@ -33,6 +47,13 @@ impl OperationError {
         self
     }
 
+    /// There is no object of that name.
+    pub fn no_such_object(kind: Kind, name: &str) -> Self {
+        let kinds = format!("{kind}s").to_lowercase();
+        Self::new(format!("there is no {kind} named {name:?}"))
+            .hint(format!("plimsoll get {kinds} lists those that are there"))
+    }
+
     /// `message`, and the error with its chain of causes below it.
     pub fn because(message: impl Into<String>, error: &(dyn std::error::Error + 'static)) -> Self {
         let mut causes = Vec::new();
@@ -43,6 +64,14 @@ impl OperationError {
         }
         Self { causes, ..Self::new(message) }
     }
+}
+
+/// The body of a request to apply.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApplyRequest {
+    /// Runs exactly this, or refuses; none lets the controller plan.
+    plan: Option<Box<Plan>>,
 }
 
 /// A plan together with what was found wrong in the manifests it was made from.

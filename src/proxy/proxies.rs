@@ -33,7 +33,7 @@ type Known = (BalancerRun, Arc<dyn Proxy>);
 impl HaproxyProxies {
     /// `state`: Plimsoll's state folder; a HAProxy that it runs has `haproxy/NAME` below it.
     /// `haproxy`: the program.
-    pub fn new(state: impl Into<PathBuf>, haproxy: impl Into<PathBuf>) -> Self {
+    pub fn new(state: impl Into<PathBuf>, haproxy: impl Into<String>) -> Self {
         Self { state: state.into(), haproxy: haproxy.into(), known: Mutex::default() }
     }
 

@@ -95,7 +95,10 @@ impl Controller {
             source,
             secrets: SecretFolder::new(&options.secrets),
             engines: Arc::new(DockerEngines::new(engine_options)),
-            proxies: Arc::new(HaproxyProxies::new(&options.state, &options.haproxy)),
+            proxies: Arc::new(HaproxyProxies::new(
+                &options.state,
+                options.haproxy.to_string_lossy(),
+            )),
             store: Arc::new(opened.store),
             clock: Arc::new(SystemClock),
             randomness: Arc::new(Random::from_os()),
@@ -149,7 +152,11 @@ impl Controller {
     }
 }
 
-fn open_source(options: &ControllerOptions) -> Result<Arc<dyn Source>, OperationError> {
+/// The repository, or the folder, that the options name.
+///
+/// # Errors
+/// It is neither a folder nor a git URL.
+pub fn open_source(options: &ControllerOptions) -> Result<Arc<dyn Source>, OperationError> {
     let failed = |error: crate::source::SourceError| {
         OperationError::because("the manifest repository can't be opened", &error)
             .hint("name it with --repo: a folder, or a git URL")

@@ -17,6 +17,6 @@ mod run;
 mod situation;
 mod status;
 
-pub use controller::{Controller, Parts};
+pub use controller::{Controller, Parts, open_source};
 pub use operations::ControllerOperations;
 pub use options::{ControllerOptions, GitOptions};

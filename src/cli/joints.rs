@@ -1,0 +1,89 @@
+//! Where the command line is joined to the rest: the controller, the reader of manifests, and
+//! their texts for people. Each function is a hand-over, and holds no logic of its own.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, OperationError, Operations};
+use crate::manifest::{self, Reader};
+use crate::model::Diagnostic;
+use crate::plan::Plan;
+use crate::reconcile::{self, Controller, ControllerOperations, ControllerOptions};
+
+/// What was found in the manifests of a commit or a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    pub errors: Vec<Diagnostic>,
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// A controller in this process, for one command.
+pub async fn open_controller(
+    options: ControllerOptions,
+) -> Result<Arc<dyn Operations>, OperationError> {
+    Ok(Arc::new(ControllerOperations(Controller::open(options)?)))
+}
+
+/// Runs a controller, with its socket, until `shutdown`.
+pub async fn run_controller(
+    options: ControllerOptions,
+    shutdown: CancellationToken,
+) -> Result<(), OperationError> {
+    let socket = options.state.join("plimsoll.sock");
+    let controller = Controller::open(options)?;
+    let operations = Arc::new(ControllerOperations(controller.clone()));
+    let served = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            let ended = api::serve(&socket, operations, shutdown.clone()).await;
+            // Without its socket nobody could ask it anything.
+            shutdown.cancel();
+            ended.map_err(|error| {
+                OperationError::because(format!("{} can't be served", socket.display()), &error)
+            })
+        }
+    });
+    controller.run(shutdown).await?;
+    match served.await {
+        Ok(ended) => ended,
+        Err(error) => Err(OperationError::because("the socket's server ended", &error)),
+    }
+}
+
+/// Reads the manifests that `options` point to: of `revision`, or, without one, of the folder
+/// as it lies. Needs no engine, and of the state folder only a place for what is fetched.
+pub async fn read_manifests(
+    options: ControllerOptions,
+    revision: Option<String>,
+) -> Result<Findings, OperationError> {
+    let source = reconcile::open_source(&options)?;
+    let failed = |error| OperationError::because("the manifests can't be read", &error);
+    let commit = match revision {
+        Some(revision) => source.resolve(&revision).await,
+        None => source.resolve("HEAD").await,
+    };
+    let files = source.files(&commit.map_err(failed)?).await.map_err(failed)?;
+    let reading = Reader::new().read(&files);
+    Ok(Findings { errors: reading.diagnostics, warnings: reading.warnings })
+}
+
+/// Mistakes as text for people.
+pub fn render_diagnostics(diagnostics: &[Diagnostic], color: bool) -> String {
+    manifest::render(diagnostics, color)
+}
+
+/// Warnings as text for people.
+pub fn render_warnings(warnings: &[Diagnostic], color: bool) -> String {
+    manifest::render_warnings(warnings, color)
+}
+
+/// A plan as text for people.
+pub fn render_plan(plan: &Plan, color: bool) -> String {
+    crate::plan::render(plan, color)
+}
+
+/// The JSON Schema of manifests.
+pub fn json_schema() -> serde_json::Value {
+    manifest::json_schema()
+}
