@@ -70,6 +70,8 @@ impl Request {
             if repository.find_commit(tip).is_err() || talk.is_behind(repository, &reference, tip) {
                 talk.download(&[format!("+{reference}:{reference}")])?;
             }
+            // A damaged cache may claim to have what it can't give, and nothing is sent then.
+            repository.find_commit(tip)?.tree()?;
             Ok(tip)
         })
     }

@@ -310,9 +310,15 @@ impl Shared {
     /// True where the cache can be opened and the trees of its branch and of `commit` be read.
     fn is_sound(&self, commit: Option<Oid>) -> bool {
         let Ok(repository) = self.cache.open() else { return false };
-        let branch = repository.refname_to_id(&self.branch_ref()).ok();
         let known = commit.filter(|id| repository.odb().is_ok_and(|odb| odb.exists(*id)));
-        branch.into_iter().chain(known).all(|id| cache::is_sound(&repository, id))
+        let mut is_sound = known.is_none_or(|id| cache::is_sound(&repository, id));
+        for name in [self.branch_ref().as_str(), APPLIED_REF] {
+            is_sound &= match repository.refname_to_id(name) {
+                Ok(id) => cache::is_sound(&repository, id),
+                Err(error) => error.code() == ErrorCode::NotFound,
+            };
+        }
+        is_sound
     }
 
     fn branch_ref(&self) -> String {
