@@ -58,8 +58,14 @@ async fn commits_come_over_every_transport() {
     let commit = repository.commit(&[("apps/web.yaml", "web: 1"), ("README.md", "no manifest")]);
     let server = Server::git_daemon(repository.path());
     let ssh = Server::ssh();
+    let others = TempDir::new().unwrap();
+    let other = |name: &str| others.path().join(name).display().to_string();
+    repository.git(&["clone", "-q", "--bare", ".", &other("bare.git")]);
+    repository.git(&["worktree", "add", "-q", "--detach", &other("linked")]);
     let remotes = [
         repository.path().display().to_string(),
+        other("bare.git"),
+        other("linked"),
         format!("file://{}", repository.path().display()),
         format!("git://127.0.0.1:{}/", server.port),
         format!("ssh://{}@127.0.0.1:{}{}", ssh.user(), ssh.port, repository.path().display()),

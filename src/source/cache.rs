@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use git2::{Oid, Repository, RepositoryInitOptions};
 
 use super::SourceError;
+use super::rules::DEEPEST;
 use crate::model::Sha256;
 
 /// Where the commit that was applied last is kept, so that compacting doesn't lose it.
@@ -177,7 +178,11 @@ impl std::fmt::Display for CacheFault {
 pub fn is_sound(repository: &Repository, commit: Oid) -> bool {
     let walk = || {
         let tree = repository.find_commit(commit)?.tree()?;
-        tree.walk(git2::TreeWalkMode::PreOrder, |_, _| git2::TreeWalkResult::Ok)
+        // libgit2 descends by recursion: what is too deep to be read isn't looked at.
+        tree.walk(git2::TreeWalkMode::PreOrder, |path, _| match path.matches('/').count() {
+            depth if depth > DEEPEST => git2::TreeWalkResult::Skip,
+            _ => git2::TreeWalkResult::Ok,
+        })
     };
     walk().is_ok()
 }
