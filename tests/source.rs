@@ -104,6 +104,15 @@ async fn an_unknown_ssh_server_and_a_wrong_key_are_refused() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_refused() {
+    let server = Server::tls();
+    let cache = TempDir::new().unwrap();
+    let remote = format!("https://127.0.0.1:{}/a.git", server.port);
+    let error = source(&remote, cache.path()).fetch(None).await.unwrap_err().to_string();
+    assert!(error.contains("certificate"), "{error}");
+}
+
+#[tokio::test]
 async fn the_branch_moves_forward_only() {
     let repository = Repository::new();
     let first = repository.commit(&[("a.yaml", "1")]);
@@ -247,6 +256,49 @@ async fn links_submodules_and_large_files_are_refused_by_path() {
 }
 
 #[tokio::test]
+async fn a_repository_that_unfolds_without_end_is_refused_at_once() {
+    let repository = Repository::new();
+    repository.write("a", "x: 1");
+    let blob = repository.git(&["hash-object", "-w", "a"]);
+    let many = |mode: &str, id: &str, end: &str| {
+        let kind = if mode == "040000" { "tree" } else { "blob" };
+        let lines = (0..100).map(|n| format!("{mode} {kind} {}\tn{n:02}{end}\n", id.trim()));
+        repository.make_tree(&lines.collect::<String>())
+    };
+    // A hundred folders of a hundred folders and so on, all of them the same object.
+    let nested = |mut tree: String| {
+        (0..8).for_each(|_| tree = many("040000", &tree, ""));
+        tree
+    };
+    let full = nested(many("100644", &blob, ".yaml"));
+    let empty = nested(many("100644", &blob, ".txt"));
+    let mut deep = many("100644", &blob, ".yaml");
+    for _ in 0..100 {
+        deep = repository.make_tree(&format!("040000 tree {deep}\td\n"));
+    }
+    let cases = [
+        (full, Some("has more than 100000 manifests")),
+        (deep, Some("has folders more than 64 levels deep")),
+        (empty, None),
+    ];
+    for (tree, expected) in cases {
+        let commit = repository.commit_tree(&tree);
+        let cache = TempDir::new().unwrap();
+        let source = source(&repository.path().display().to_string(), cache.path());
+        tip(&source).await;
+        let started = tokio::time::Instant::now();
+        match (source.files(&id(&commit)).await, expected) {
+            (Ok(files), None) => assert!(files.files.is_empty()),
+            (Err(error), Some(expected)) => {
+                assert!(error.to_string().ends_with(expected), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(started.elapsed() < Duration::from_secs(2));
+    }
+}
+
+#[tokio::test]
 async fn only_what_is_below_the_path_is_read() {
     let repository = Repository::new();
     let commit =
@@ -338,6 +390,12 @@ async fn a_damaged_cache_is_replaced() {
             let files = texts(&source, &commit).await;
             assert_eq!(files["noise.yaml"], noise, "{name}");
         }
+        // Left by a process that was killed.
+        let git = std::fs::read_dir(cache.path()).unwrap().map(|e| e.unwrap().path());
+        let git = git.into_iter().find(|path| path.is_dir()).unwrap();
+        std::fs::create_dir(git.with_extension("new-0")).unwrap();
+        std::fs::write(git.join("HEAD.lock"), "").unwrap();
+        tip(&source(&remote, cache.path())).await;
         let left = std::fs::read_dir(cache.path()).unwrap().count();
         assert_eq!(left, 2, "{name}: the cache and its lock");
         // And it goes on.
@@ -542,68 +600,4 @@ async fn a_local_repository_is_found_from_a_folder_in_it_and_its_working_tree_is
     let head = tip(&source).await;
     let files = texts(&source, &head).await;
     assert_eq!(files, BTreeMap::from([("deep/er/a.yaml".into(), "committed".into())]));
-}
-
-#[tokio::test]
-async fn changes_of_files_as_they_lie_are_noticed_and_reads_are_not() {
-    let repository = Repository::new();
-    repository.write("apps/a.yaml", "1");
-    let worktree = WorktreeSource::open(repository.path(), None).unwrap();
-    let first = tip(&worktree).await;
-    assert!(first.0.starts_with("worktree-") && first.0.len() == 21, "{first}");
-    assert_eq!(tip(&worktree).await, first);
-    assert_eq!(worktree.resolve("HEAD").await.unwrap(), first);
-    assert!(worktree.resolve("v1").await.is_err());
-
-    type Change = fn(&Repository);
-    let changes: [(&str, Change); 6] = [
-        ("write", |r| r.write("apps/a.yaml", "2")),
-        ("create in a new folder", |r| r.write("new/b.yaml", "1")),
-        ("change in that folder", |r| r.write("new/b.yaml", "2")),
-        ("replace by rename", |r| {
-            r.write("apps/.a.yaml.tmp", "3");
-            let apps = r.path().join("apps");
-            std::fs::rename(apps.join(".a.yaml.tmp"), apps.join("a.yaml")).unwrap();
-        }),
-        ("change after it", |r| r.write("apps/a.yaml", "4")),
-        ("remove", |r| std::fs::remove_file(r.path().join("new/b.yaml")).unwrap()),
-    ];
-    let mut state = first.clone();
-    for (name, change) in changes {
-        change(&repository);
-        tokio::time::timeout(LONG, worktree.changed()).await.expect(name);
-        let next = tip(&worktree).await;
-        assert_ne!(next, state, "{name}");
-        state = next;
-    }
-    // What is no longer there, under an id that is forgotten.
-    assert!(matches!(worktree.files(&first).await, Err(SourceError::NoRevision(_))));
-
-    // Reading, and what git does for itself, is no change.
-    tip(&worktree).await;
-    repository.git(&["status"]);
-    repository.git(&["add", "-A"]);
-    let quiet = tokio::time::timeout(Duration::from_millis(400), worktree.changed()).await;
-    assert!(quiet.is_err());
-}
-
-#[tokio::test]
-async fn a_watched_folder_may_be_replaced_by_another() {
-    let above = TempDir::new().unwrap();
-    let folder = above.path().join("manifests");
-    let (old, next) = (above.path().join("old"), above.path().join("next"));
-    for (folder, text) in [(&folder, "1"), (&next, "2")] {
-        std::fs::create_dir(folder).unwrap();
-        std::fs::write(folder.join("a.yaml"), text).unwrap();
-    }
-    let worktree = WorktreeSource::open(&folder, None).unwrap();
-    let first = tip(&worktree).await;
-    std::fs::rename(&folder, &old).unwrap();
-    std::fs::rename(&next, &folder).unwrap();
-    tokio::time::timeout(LONG, worktree.changed()).await.unwrap();
-    let second = tip(&worktree).await;
-    assert_ne!(first, second);
-    std::fs::write(folder.join("a.yaml"), "3").unwrap();
-    tokio::time::timeout(LONG, worktree.changed()).await.unwrap();
-    assert_ne!(tip(&worktree).await, second);
 }

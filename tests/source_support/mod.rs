@@ -62,6 +62,28 @@ impl Repository {
         self.commit_index()
     }
 
+    /// A tree of these lines, as `git ls-tree` prints them; its id.
+    pub fn make_tree(&self, lines: &str) -> String {
+        let mut child = Command::new("git")
+            .arg("mktree")
+            .current_dir(self.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Makes `main` a commit of that tree; its id.
+    pub fn commit_tree(&self, tree: &str) -> String {
+        let commit = self.git(&["commit-tree", tree, "-m", "a commit"]).trim().to_owned();
+        self.git(&["update-ref", "refs/heads/main", &commit]);
+        commit
+    }
+
     pub fn commit_index(&self) -> String {
         self.git(&["commit", "-q", "--allow-empty", "-m", "a commit"]);
         self.git(&["rev-parse", "HEAD"]).trim().to_owned()
@@ -95,6 +117,30 @@ impl Server {
             .arg(format!("--port={port}"))
             .arg(format!("--base-path={}", repository.display()))
             .arg(repository)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { port, process, folder }.reached()
+    }
+
+    /// A web server over TLS with a certificate that it signed itself.
+    pub fn tls() -> Self {
+        let folder = TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let (key, certificate) = (at("key.pem"), at("certificate.pem"));
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-keyout", &key, "-out", &certificate])
+            .stderr(Stdio::null())
+            .status();
+        assert!(made.unwrap().success());
+        let port = Listener::free_port();
+        let process = Command::new("openssl")
+            .args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}")])
+            .args(["-key", &key, "-cert", &certificate])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
