@@ -5,11 +5,13 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use git2::{Oid, Repository, RepositoryInitOptions};
 
 use super::SourceError;
+use super::rules::DEEPEST;
 use crate::model::Sha256;
 
 /// Where the commit that was applied last is kept, so that compacting doesn't lose it.
@@ -25,6 +27,8 @@ pub struct Cache {
     folder: PathBuf,
     /// Held while this process fetches; shared by its fetches, of which one may hang.
     lock: Mutex<Weak<File>>,
+    /// Counts replacements, so that one that hangs and is given up isn't in the way of another.
+    replacements: AtomicU64,
 }
 
 impl Cache {
@@ -35,7 +39,8 @@ impl Cache {
     pub fn new(parent: &Path, remote: &str) -> Result<Self, SourceError> {
         std::fs::create_dir_all(parent).map_err(|error| local(parent, &error))?;
         let key = Sha256::of(remote.as_bytes()).short(16);
-        Ok(Self { folder: parent.join(format!("{key}.git")), lock: Mutex::new(Weak::new()) })
+        let folder = parent.join(format!("{key}.git"));
+        Ok(Self { folder, lock: Mutex::new(Weak::new()), replacements: AtomicU64::new(0) })
     }
 
     /// Where the bare repository is.
@@ -92,14 +97,15 @@ impl Cache {
         &self,
         fill: impl FnOnce(&Repository) -> Result<T, E>,
     ) -> Result<T, E> {
-        let new = self.beside("new");
+        let number = self.replacements.fetch_add(1, Ordering::Relaxed);
+        let new = self.beside(&format!("new-{number}"));
         remove(&new)?;
         let filled = init(&new).map_err(E::from).and_then(|repository| fill(&repository));
         if filled.is_err() {
             remove(&new)?;
             return filled;
         }
-        let broken = self.beside("broken");
+        let broken = self.beside(&format!("broken-{number}"));
         remove(&broken)?;
         if self.folder.exists() {
             std::fs::rename(&self.folder, &broken)?;
@@ -137,9 +143,14 @@ impl Cache {
 
     /// Removes locks and half-written packs. Only under the lock: nobody is using them.
     fn sweep(&self) {
-        for what in ["new", "broken"] {
-            // If it can't be removed, replacing says so.
-            let _ = remove(&self.beside(what));
+        let siblings = self.folder.parent().and_then(|parent| std::fs::read_dir(parent).ok());
+        for sibling in siblings.into_iter().flatten().flatten().map(|entry| entry.path()) {
+            let what = sibling.extension().map(|what| what.to_string_lossy().into_owned());
+            let is_left = what.is_some_and(|w| w.starts_with("new-") || w.starts_with("broken-"));
+            if is_left && sibling.file_stem() == self.folder.file_stem() {
+                // If it can't be removed, replacing says so.
+                let _ = remove(&sibling);
+            }
         }
         sweep_folder(&self.folder, 0);
     }
@@ -177,7 +188,11 @@ impl std::fmt::Display for CacheFault {
 pub fn is_sound(repository: &Repository, commit: Oid) -> bool {
     let walk = || {
         let tree = repository.find_commit(commit)?.tree()?;
-        tree.walk(git2::TreeWalkMode::PreOrder, |_, _| git2::TreeWalkResult::Ok)
+        // libgit2 descends by recursion: what is too deep to be read isn't looked at.
+        tree.walk(git2::TreeWalkMode::PreOrder, |path, _| match path.matches('/').count() {
+            depth if depth > DEEPEST => git2::TreeWalkResult::Skip,
+            _ => git2::TreeWalkResult::Ok,
+        })
     };
     walk().is_ok()
 }

@@ -17,6 +17,9 @@ use super::credentials::{CredentialOptions, Credentials};
 use super::hostkeys;
 use super::url::Remote;
 
+/// The most that is received in one fetch, in bytes.
+const MOST_RECEIVED: u64 = 4 << 30;
+
 /// Everything that a conversation needs.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -70,6 +73,8 @@ impl Request {
             if repository.find_commit(tip).is_err() || talk.is_behind(repository, &reference, tip) {
                 talk.download(&[format!("+{reference}:{reference}")])?;
             }
+            // A damaged cache may claim to have what it can't give, and nothing is sent then.
+            repository.find_commit(tip)?.tree()?;
             Ok(tip)
         })
     }
@@ -101,7 +106,8 @@ impl Request {
             Credentials::gather(&self.remote, &self.credentials).map_err(FetchFault::Remote)?;
         let shared =
             Rc::new(Shared { credentials: RefCell::new(credentials), refusal: RefCell::default() });
-        let result = self.connect(repository, &shared).and_then(|mut remote| {
+        let remote = repository.remote_anonymous(self.remote.address());
+        let result = remote.map_err(TalkFault::from).and_then(|mut remote| {
             let mut proxy = ProxyOptions::new();
             proxy.auto();
             let callbacks = Some(self.callbacks(&shared));
@@ -109,14 +115,6 @@ impl Request {
             talk(&mut Talk { connection, request: self, shared: &shared })
         });
         result.map_err(|fault| self.explain(fault, &shared))
-    }
-
-    fn connect<'r>(
-        &self,
-        repository: &'r Repository,
-        _shared: &Shared,
-    ) -> Result<git2::Remote<'r>, TalkFault> {
-        Ok(repository.remote_anonymous(self.remote.address())?)
     }
 
     /// What libgit2 asks while it talks.
@@ -146,7 +144,17 @@ impl Request {
                 }
             }
         });
-        callbacks.transfer_progress(|_| !self.is_cancelled());
+        let asked = shared.clone();
+        callbacks.transfer_progress(move |progress| {
+            let is_huge = progress.received_bytes() as u64 > MOST_RECEIVED;
+            if is_huge {
+                let gigabytes = MOST_RECEIVED >> 30;
+                asked.refuse(&format!(
+                    "it has more than {gigabytes} GiB: give the manifests a repository of their own"
+                ));
+            }
+            !is_huge && !self.is_cancelled()
+        });
         callbacks.sideband_progress(|_| !self.is_cancelled());
         callbacks
     }

@@ -5,6 +5,7 @@
 mod cache;
 mod credentials;
 mod fetch;
+mod fetched;
 mod git;
 mod hostkeys;
 mod poll;

@@ -203,10 +203,10 @@ fn read_key(file: File, path: String) -> Result<SecretBox<[u8; KEY_LENGTH]>, Sec
 
 /// Makes a key that is complete when it appears, and never replaces one that is there.
 fn make_key(path: &Path) -> io::Result<()> {
-    let mut key = [0; KEY_LENGTH];
+    let (mut key, mut suffix) = ([0; KEY_LENGTH], [0; 8]);
     OsRng.try_fill_bytes(&mut key).map_err(io::Error::other)?;
-    let unfinished = path.with_extension(format!("{}.new", std::process::id()));
-    let _ = std::fs::remove_file(&unfinished);
+    OsRng.try_fill_bytes(&mut suffix).map_err(io::Error::other)?;
+    let unfinished = path.with_extension(format!("{:016x}", u64::from_le_bytes(suffix)));
     let written =
         write_key(&unfinished, &key).and_then(|()| match std::fs::hard_link(&unfinished, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),

@@ -90,7 +90,8 @@ impl Remote {
             display: shown.to_string(),
             username,
             password,
-            host: url.host_str().map(str::to_owned),
+            // An IPv6 address is in brackets in a URL, and nowhere else.
+            host: url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned()),
             port: url.port(),
             hidden,
         })

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use super::disk::{Changes, Disk, Loaded};
 use super::folder::{Folder, failed, remove_all};
 use super::journal::{Entry, Journal, Replay, is_journalled};
-use super::mirror::{Key, Mirror};
+use super::mirror::{Key, Mirror, bounded};
+use super::quiet::caught;
 use super::{Store, StoreError};
 use crate::model::{Event, Kind, Object};
 
@@ -123,6 +124,7 @@ impl Store for SledStore {
 
     fn record(&self, event: Event) -> Result<(), StoreError> {
         let mut state = self.state();
+        let event = bounded(event);
         let (number, first_kept) = state.mirror.record(event.clone());
         let event = Some((number, &event, first_kept));
         state.save(&[], &Changes { event, ..Changes::default() })
@@ -170,8 +172,9 @@ impl State {
             return Ok(());
         }
         if let Err(error) = disk.write(changes) {
-            // sled doesn't get over an error by itself.
-            self.disk = None;
+            // sled doesn't get over an error by itself, and may panic when it is closed then.
+            let disk = self.disk.take();
+            let _ = caught(|| drop(disk));
             self.tried = Some(Instant::now());
             return Err(error);
         }

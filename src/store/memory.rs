@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::mirror::Mirror;
+use super::mirror::{Mirror, bounded};
 use super::{Store, StoreError};
 use crate::model::{Event, Kind, Object};
 
@@ -46,7 +46,7 @@ impl Store for MemoryStore {
     }
 
     fn record(&self, event: Event) -> Result<(), StoreError> {
-        self.mirror().record(event);
+        self.mirror().record(bounded(event));
         Ok(())
     }
 

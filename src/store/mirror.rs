@@ -9,6 +9,9 @@ use crate::model::{Event, Kind, Object};
 /// Events that are kept.
 pub const MOST_EVENTS: usize = 10_000;
 
+/// Longest message of an event that is kept, in bytes.
+pub const LONGEST_MESSAGE: usize = 8 << 10;
+
 /// Which object: its kind, and its name as [`key_of`] gives it.
 pub type Key = (Kind, String);
 
@@ -123,10 +126,58 @@ impl Mirror {
     }
 }
 
+/// The event with its message cut to [`LONGEST_MESSAGE`]: an error may carry the whole output of
+/// another program.
+pub fn bounded(mut event: Event) -> Event {
+    if event.message.len() > LONGEST_MESSAGE {
+        let end = (0..=LONGEST_MESSAGE).rev().find(|at| event.message.is_char_boundary(*at));
+        event.message.truncate(end.unwrap_or(0));
+        event.message.push_str(" [...]");
+    }
+    event
+}
+
 fn check_size(key: &Key, object: &Object) -> Result<(), StoreError> {
     let bytes = serde_json::to_vec(object).map_or(usize::MAX, |json| json.len());
     if bytes > record::LARGEST_OBJECT {
         return Err(StoreError::TooLarge { object: format!("{}/{}", key.0, key.1), bytes });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EventType;
+
+    fn event(message: String) -> Event {
+        Event {
+            time: jiff::Timestamp::UNIX_EPOCH,
+            kind: EventType::Warning,
+            reason: "Tested".into(),
+            object: "App/a".into(),
+            message,
+        }
+    }
+
+    #[test]
+    fn the_oldest_events_go() {
+        let mut mirror = Mirror::default();
+        for number in 0..MOST_EVENTS as u64 {
+            assert_eq!(mirror.record(event(number.to_string())), (number, 0));
+        }
+        let next = MOST_EVENTS as u64;
+        assert_eq!(mirror.record(event("new".into())), (next, 1));
+        assert_eq!(mirror.events(usize::MAX).len(), MOST_EVENTS);
+        assert_eq!(mirror.events(1)[0].message, "new");
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        for text in ["x".repeat(LONGEST_MESSAGE + 1), "ü".repeat(LONGEST_MESSAGE), "ok".into()] {
+            let message = bounded(event(text.clone())).message;
+            assert!(message == text || message.ends_with(" [...]"));
+            assert!(message.len() <= LONGEST_MESSAGE + 6);
+        }
+    }
 }

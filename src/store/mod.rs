@@ -21,7 +21,9 @@ pub use record::LARGEST_OBJECT;
 /// Why the store didn't answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the store in {path} is held by process {pid}")]
+    #[error(
+        "the store in {path} is held by process {pid}: stop that one first, or name another folder with --state"
+    )]
     Held { path: String, pid: u32 },
     #[error(
         "the store in {path} has format {found}, this Plimsoll knows up to {known}: use the Plimsoll that wrote it, or a newer one"
