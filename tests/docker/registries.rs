@@ -29,7 +29,8 @@ impl Registry {
         let folder = tempfile::tempdir().unwrap();
         let (port, at) = (free_port(), folder.path().display());
         let mut config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {at}/data}}}}\n\
+            "version: 0.1\nlog: {{level: error}}\n\
+             storage: {{filesystem: {{rootdirectory: {at}/data}}}}\n\
              http: {{addr: \"127.0.0.1:{port}\"}}\n"
         );
         if let Some(accounts) = accounts {

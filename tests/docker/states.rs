@@ -14,7 +14,11 @@ pub async fn health_is_seen_as_it_changes(fixture: Arc<Fixture>) {
         "health",
         serde_json::json!({
             "command": ["/bin/sleep", "1000"],
-            "health": {"command": ["/bin/test", "-e", "/tmp/well"], "interval": "500ms", "timeout": "2s"},
+            "health": {
+                "command": ["/bin/test", "-e", "/tmp/well"],
+                "interval": "500ms",
+                "timeout": "2s",
+            },
         }),
     );
     let id = fixture.run(&new).await;
