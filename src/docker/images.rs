@@ -2,6 +2,8 @@
 //! image onto a host. A registry is asked through the engine, which knows its mirrors and its
 //! certificates.
 
+use std::time::Duration;
+
 use bollard::models::CreateImageInfo;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::{Stream, StreamExt};
@@ -74,7 +76,7 @@ impl DockerEngine {
         let options = CreateImageOptionsBuilder::new().from_image(&name).build();
         let docker = self.docker().map_err(|failure| self.error(&doing, failure))?;
         let progress = docker.create_image(Some(options), None, credentials);
-        let pulled = self.until_pulled(progress).await;
+        let pulled = until_pulled(self.deadlines().pull_stall, progress).await;
         pulled.map_err(|failure| self.registry_error(&doing, image, failure))?;
         match self.image_info(&name).await? {
             Some(_) => Ok(()),
@@ -85,33 +87,32 @@ impl DockerEngine {
         }
     }
 
-    /// Reads the progress of a pull to its end; fails when there is none for too long.
-    async fn until_pulled(
-        &self,
-        progress: impl Stream<Item = Result<CreateImageInfo, bollard::errors::Error>>,
-    ) -> Result<(), Failure> {
-        let limit = self.deadlines().pull_stall;
-        let mut progress = std::pin::pin!(progress);
-        loop {
-            match tokio::time::timeout(limit, progress.next()).await {
-                Ok(Some(Ok(info))) => {
-                    // Older engines have no code, and newer ones no text beside the detail.
-                    if let Some(detail) = info.error_detail {
-                        let text = detail.message.unwrap_or_else(|| "no reason is given".into());
-                        return Err(Failure::Stream { text });
-                    }
-                }
-                Ok(Some(Err(error))) => return Err(error.into()),
-                Ok(None) => return Ok(()),
-                Err(_) => return Err(no_reply(limit)),
-            }
-        }
-    }
-
     fn registry_error(&self, doing: &str, image: &ImageRef, failure: Failure) -> EngineError {
         match verdict(&failure) {
             Some(verdict) => verdict.error(doing, image, failure.text()),
             None => self.error(doing, failure),
+        }
+    }
+}
+
+/// Reads the progress of a pull to its end; fails when there is none for `limit`.
+async fn until_pulled(
+    limit: Duration,
+    progress: impl Stream<Item = Result<CreateImageInfo, bollard::errors::Error>>,
+) -> Result<(), Failure> {
+    let mut progress = std::pin::pin!(progress);
+    loop {
+        match tokio::time::timeout(limit, progress.next()).await {
+            Ok(Some(Ok(info))) => {
+                // Older engines have no code, and newer ones no text beside the detail.
+                if let Some(detail) = info.error_detail {
+                    let text = detail.message.unwrap_or_else(|| "no reason is given".into());
+                    return Err(Failure::Stream { text });
+                }
+            }
+            Ok(Some(Err(error))) => return Err(error.into()),
+            Ok(None) => return Ok(()),
+            Err(_) => return Err(no_reply(limit)),
         }
     }
 }
@@ -250,6 +251,30 @@ mod tests {
         }
         let silence = Failure::Silence { cause: "not found".into() };
         assert_eq!(verdict(&silence), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_ends_when_nothing_moves_any_more() {
+        use bollard::models::ErrorDetail;
+        use futures_util::stream;
+        let limit = Duration::from_secs(60);
+        let step = || Ok(CreateImageInfo::default());
+        // Slow is fine: each step begins the wait anew.
+        let slow = stream::unfold(5, |left| async move {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            (left > 0).then(|| (Ok(CreateImageInfo::default()), left - 1))
+        });
+        assert_eq!(until_pulled(limit, slow).await, Ok(()));
+        let stuck = stream::iter([step()]).chain(stream::pending());
+        assert_eq!(until_pulled(limit, stuck).await, Err(no_reply(limit)));
+        let message = Some("no space left on device".to_owned());
+        let detail = Some(ErrorDetail { code: None, message });
+        let full = CreateImageInfo { error_detail: detail, ..CreateImageInfo::default() };
+        let failure = until_pulled(limit, stream::iter([step(), Ok(full)])).await.unwrap_err();
+        assert_eq!(verdict(&failure), Some(Verdict::Space));
+        let cut = bollard::errors::Error::IOError { err: std::io::Error::other("cut") };
+        let failure = until_pulled(limit, stream::iter([step(), Err(cut)])).await.unwrap_err();
+        assert_eq!(verdict(&failure), None);
     }
 
     #[test]

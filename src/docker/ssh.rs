@@ -124,12 +124,12 @@ impl Tunnel {
         io::Error::other(format!("ssh to {}: {}{hint}", self.destination, cause.trim_end()))
     }
 
-    /// What to look at when ssh works and nobody answers at the other end.
+    /// What to look at when nobody answers at the other end.
     pub(super) fn hint_no_engine(&self) -> String {
         let (to, socket) = (&self.destination, self.remote.display());
         format!(
-            "ssh works, but is Docker running there, and may that user use {socket}? try: ssh \
-             {to} docker -H unix://{socket} version"
+            "does Docker run there, and may that user use it? try: ssh {to} docker -H \
+             unix://{socket} version"
         )
     }
 }

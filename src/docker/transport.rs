@@ -131,9 +131,7 @@ impl Transport {
         let cause = with_sources(error);
         match &self.way {
             // ssh accepts the connection first, and then finds nobody at the other end.
-            Way::Ssh(tunnel) if error.is_incomplete_message() => {
-                format!("{cause}; {}", tunnel.hint_no_engine())
-            }
+            Way::Ssh(tunnel) => format!("{cause}; {}", tunnel.hint_no_engine()),
             _ => cause,
         }
     }

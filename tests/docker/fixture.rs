@@ -26,7 +26,7 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn start() -> Self {
-        let dockerd = Dockerd::start(101);
+        let dockerd = Dockerd::start_with(97, &["--shutdown-timeout=3".to_owned()]);
         let engine = connect(unix(&dockerd.socket()), options());
         let id = dockerd.docker(&["image", "inspect", "-f", "{{.Id}}", IMAGE]).unwrap();
         let owner =
@@ -106,8 +106,8 @@ pub fn options() -> EngineOptions {
 
 /// Options whose deadlines pass quickly.
 pub fn impatient() -> EngineOptions {
-    let look = Duration::from_millis(500);
-    let deadlines = Deadlines { look, change: Duration::from_secs(5), ..Deadlines::default() };
+    let look = Duration::from_secs(5);
+    let deadlines = Deadlines { look, change: Duration::from_secs(10), ..Deadlines::default() };
     EngineOptions { deadlines, ..options() }
 }
 

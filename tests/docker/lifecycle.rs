@@ -111,10 +111,11 @@ pub async fn what_a_container_is_told(fixture: Arc<Fixture>) {
     let format = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}} \
                   {{.HostConfig.RestartPolicy.Name}} {{.Config.StopSignal}} \
                   {{.Config.StopTimeout}} {{.HostConfig.CapAdd}} {{.HostConfig.CapDrop}} \
-                  {{index .HostConfig.Ulimits 0}} {{.Config.Labels.team}}";
+                  {{json .HostConfig.Ulimits}} {{.Config.Labels.team}}";
     assert_eq!(
         fixture.dockerd.docker(&["inspect", "-f", format, &id.0]).unwrap(),
-        "67108864 500000000 50 unless-stopped SIGINT 3 [NET_BIND_SERVICE] [ALL] nofile=100:200 a"
+        "67108864 500000000 50 unless-stopped SIGINT 3 [NET_BIND_SERVICE] [ALL] \
+         [{\"Hard\":200,\"Name\":\"nofile\",\"Soft\":100}] a"
     );
     fixture.destroy(&id).await;
 }

@@ -29,7 +29,8 @@ impl Registry {
         let folder = tempfile::tempdir().unwrap();
         let (port, at) = (free_port(), folder.path().display());
         let mut config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {at}/data}}}}\n\
+            "version: 0.1\nlog: {{level: error}}\n\
+             storage: {{filesystem: {{rootdirectory: {at}/data}}}}\n\
              http: {{addr: \"127.0.0.1:{port}\"}}\n"
         );
         if let Some(accounts) = accounts {
@@ -78,7 +79,7 @@ fn push(fixture: &Fixture, image: &ImageRef, config: Option<&Path>) -> Sha256 {
     assert!(push.is_some(), "{name} can't be pushed");
     let format = "{{index .RepoDigests 0}}";
     let digest = docker(&["image", "inspect", "-f", format, &name]).unwrap();
-    docker(&["rmi", &name, &digest]).unwrap();
+    docker(&["rmi", &name]).unwrap();
     digest.split_once('@').unwrap().1.parse().unwrap()
 }
 

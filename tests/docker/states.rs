@@ -4,16 +4,21 @@
 use std::sync::Arc;
 
 use plimsoll::docker::Engine;
-use plimsoll::model::{ContainerState, EngineHealth};
+use plimsoll::model::{ContainerState, EngineHealth, Memory, Span};
+use tokio::time::Instant;
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, PATIENCE};
 
 pub async fn health_is_seen_as_it_changes(fixture: Arc<Fixture>) {
     let new = fixture.container(
         "health",
         serde_json::json!({
             "command": ["/bin/sleep", "1000"],
-            "health": {"command": ["/bin/test", "-e", "/tmp/well"], "interval": "500ms", "timeout": "2s"},
+            "health": {
+                "command": ["/bin/test", "-e", "/tmp/well"],
+                "interval": "500ms",
+                "timeout": "2s",
+            },
         }),
     );
     let id = fixture.run(&new).await;
@@ -30,18 +35,22 @@ pub async fn health_is_seen_as_it_changes(fixture: Arc<Fixture>) {
 }
 
 pub async fn death_for_want_of_memory_is_seen(fixture: Arc<Fixture>) {
-    let new = fixture.container(
-        "memory",
-        serde_json::json!({
-            "command": ["/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"],
-            "limits": {"memory": "8MiB"},
-        }),
-    );
-    let id = fixture.engine.create(&new, &Default::default()).await.unwrap();
-    fixture.dockerd.docker(&["update", "--restart=no", &id.0]).unwrap();
-    fixture.engine.start(&fixture.owner, &id.0).await.unwrap();
-    let dead = ContainerState::Exited { code: 137, out_of_memory: true };
-    fixture.until(&id, |container| container.state == dead).await;
+    let script = "dd if=/dev/zero of=/dev/null bs=200M count=1; sleep 1; exit 137";
+    let mut new = fixture.script("memory", script);
+    new.spec.limits.memory = Some(Memory::from_bytes(8 << 20));
+    let id = fixture.run(&new).await;
+    // The engine hears of the reason a moment later, and on a busy machine misses it at times.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        fixture.until(&id, |container| container.state == ContainerState::Restarting).await;
+        fixture.engine.stop(&fixture.owner, &id, Span::from_millis(0)).await.unwrap();
+        let state = fixture.seen(&id).await.unwrap().state;
+        if state == (ContainerState::Exited { code: 137, out_of_memory: true }) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "still {state:?}");
+        fixture.engine.start(&fixture.owner, &id.0).await.unwrap();
+    }
     fixture.destroy(&id).await;
 }
 

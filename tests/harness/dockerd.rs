@@ -68,8 +68,14 @@ impl Dockerd {
             .spawn()
             .expect("dockerd can't be started: is docker.io installed?");
         self.child = Some(child);
-        let up = wait_for(START, || self.docker(&["version"]).is_some());
+        let mut exited = false;
+        wait_for(START, || {
+            let child = self.child.as_mut();
+            exited = child.is_some_and(|child| child.try_wait().is_ok_and(|it| it.is_some()));
+            exited || self.docker(&["version"]).is_some()
+        });
         let said = || fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let up = !exited && self.docker(&["version"]).is_some();
         assert!(up, "dockerd didn't come up: {}", said());
     }
 
@@ -79,6 +85,15 @@ impl Dockerd {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+        // The kernel ends its containerd with it. Until init has taken note of that, the next
+        // dockerd takes the number in the file for a containerd that lives, and waits in vain.
+        let file = self.folder.path().join("exec/containerd/containerd.pid");
+        let pid = fs::read_to_string(&file).unwrap_or_default();
+        let status = format!("/proc/{}/status", pid.trim());
+        wait_for(STOP, || {
+            fs::read_to_string(&status).map_or(true, |status| status.contains("State:\tZ"))
+        });
+        let _ = fs::remove_file(file);
     }
 
     pub fn socket(&self) -> PathBuf {
