@@ -52,10 +52,7 @@ fn rich() -> ProxyConfig {
         (
             web.clone(),
             BTreeMap::from([
-                (
-                    "alpha:f753afc24d79:3f2a91bc-0".parse().unwrap(),
-                    server("127.0.0.2:20000", 100),
-                ),
+                ("alpha:f753afc24d79:3f2a91bc-0".parse().unwrap(), server("127.0.0.2:20000", 100)),
                 ("beta:f753afc24d79:3f2a91bc-1".parse().unwrap(), server("[::1]:20001", 0)),
             ]),
         ),
@@ -259,8 +256,7 @@ fn server_name() -> impl Strategy<Value = ServerName> {
 fn backend() -> impl Strategy<Value = (Backend, BTreeMap<ServerName, Server>)> {
     let path = proptest::option::of("/[a-zA-Z0-9._~!&()*+,=:@/?-]{0,20}(%[0-9A-F]{2})?");
     let span = 1u64..100_000_000;
-    let server =
-        (address(), 0u16..=256).prop_map(|(address, weight)| Server { address, weight });
+    let server = (address(), 0u16..=256).prop_map(|(address, weight)| Server { address, weight });
     let servers = proptest::collection::btree_map(server_name(), server, 0..4);
     (path, span.clone(), span, servers).prop_map(|(path, interval, timeout, servers)| {
         let path = path.map(|path| path.parse().unwrap());

@@ -238,8 +238,9 @@ async fn serve(mut stream: TcpStream, name: String, delay: Duration, counter: Ar
             sleep(delay).await;
         }
         if head.to_lowercase().contains("upgrade: websocket") {
+            // The accept value of the example in RFC 6455, section 1.3, whose key the test sends.
             let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
-                Upgrade: websocket\r\n\r\n";
+                Upgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
             let _ = stream.write_all(answer.as_bytes()).await;
             let (mut reader, mut writer) = stream.split();
             let _ = tokio::io::copy(&mut reader, &mut writer).await;
