@@ -137,7 +137,8 @@ fn haproxy_takes_what_is_rendered() {
 
 #[test]
 fn the_linter_finds_what_haproxy_lets_pass() {
-    let broken: Vec<(&str, Box<dyn Fn(&mut ProxyConfig)>)> = vec![
+    type Break = Box<dyn Fn(&mut ProxyConfig)>;
+    let broken: Vec<(&str, Break)> = vec![
         (
             "leads to staging.gone",
             Box::new(|c| {

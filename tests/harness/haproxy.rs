@@ -2,6 +2,8 @@
 //! ports of the loopback. What was started is killed by its process id at the end, also where
 //! the test fails.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -179,14 +181,26 @@ pub fn signal(pid: i32, signal: rustix::process::Signal) {
     let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal);
 }
 
-/// What a socket of HAProxy answers, without any of our own code.
+/// What a socket of HAProxy answers, without any of our own code; asked again where a reload
+/// resets the connection.
 pub async fn ask(socket: &str, command: &str) -> String {
-    let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
-    stream.write_all(format!("{command}\n").as_bytes()).await.unwrap();
-    stream.shutdown().await.unwrap();
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        match try_ask(socket, command).await {
+            Ok(answer) => return answer,
+            Err(cause) => assert!(Instant::now() < end, "{socket}: {cause}"),
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn try_ask(socket: &str, command: &str) -> std::io::Result<String> {
+    let mut stream = tokio::net::UnixStream::connect(socket).await?;
+    stream.write_all(format!("{command}\n").as_bytes()).await?;
+    stream.shutdown().await?;
     let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap();
-    text
+    stream.read_to_string(&mut text).await?;
+    Ok(text)
 }
 
 /// A web server that answers with its name and what it was sent.
