@@ -593,3 +593,18 @@ async fn a_look_is_quick() {
     println!("a look takes {each:?}");
     assert!(each.as_millis() < 100, "{each:?}");
 }
+
+/// A path of a unix socket has 107 bytes at most: in a deep folder the sockets lie elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deep_state_folder_works() {
+    let mut bed = Bed::managed();
+    let deep = bed.folder.path().join("d".repeat(100));
+    bed.proxy = Bed::adapter(&deep, plimsoll::model::BalancerRun::Managed);
+    let structure = bed.structure(&[WEB]);
+    bed.proxy.restructure(&structure).await.unwrap();
+    assert_eq!(bed.runtime().await.structure, Some(structure.digest()));
+    let file = std::fs::read_to_string(deep.join("haproxy.cfg")).unwrap();
+    let words = file.lines().find_map(|line| line.trim().strip_prefix("stats socket "));
+    let socket = std::path::Path::new(words.unwrap().split(' ').next().unwrap());
+    std::fs::remove_dir_all(socket.parent().unwrap()).unwrap();
+}

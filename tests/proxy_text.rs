@@ -310,6 +310,9 @@ fn config() -> impl Strategy<Value = ProxyConfig> {
 }
 
 proptest! {
+    // A failure is printed whole; there is no file of seeds to keep.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn what_was_rendered_is_read_back(config in config()) {
         let rendered = render(&config, &places()).unwrap();
