@@ -566,3 +566,45 @@ async fn idle_connections_do_not_count() {
     let count = client.read(&mut buffer).await.unwrap();
     assert!(buffer[..count].starts_with(b"HTTP/1.1 503"));
 }
+
+/// A container that is killed under load: requests without side effects are sent again to
+/// another server, and its checks take it out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_under_load_costs_no_get() {
+    let (bed, _a) = serving().await;
+    let b = WebServer::start("b").await;
+    bed.join(WEB, B, b.address, 100).await;
+    let load = Load::start(bed.web, "www.example.com");
+    wait_for("requests to b", || async { b.requests() > 20 }).await;
+    drop(b);
+    wait_for("DOWN", || async { !bed.is_up(&backend(WEB), &server(B)).await }).await;
+    load.finish().await;
+}
+
+/// A look at a small HAProxy is a matter of milliseconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_is_quick() {
+    let (bed, _a) = serving().await;
+    let begin = tokio::time::Instant::now();
+    for _ in 0..20 {
+        bed.proxy.observe().await.unwrap();
+    }
+    let each = begin.elapsed() / 20;
+    println!("a look takes {each:?}");
+    assert!(each.as_millis() < 100, "{each:?}");
+}
+
+/// A path of a unix socket has 107 bytes at most: in a deep folder the sockets lie elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deep_state_folder_works() {
+    let mut bed = Bed::managed();
+    let deep = bed.folder.path().join("d".repeat(100));
+    bed.proxy = Bed::adapter(&deep, plimsoll::model::BalancerRun::Managed);
+    let structure = bed.structure(&[WEB]);
+    bed.proxy.restructure(&structure).await.unwrap();
+    assert_eq!(bed.runtime().await.structure, Some(structure.digest()));
+    let file = std::fs::read_to_string(deep.join("haproxy.cfg")).unwrap();
+    let words = file.lines().find_map(|line| line.trim().strip_prefix("stats socket "));
+    let socket = std::path::Path::new(words.unwrap().split(' ').next().unwrap());
+    std::fs::remove_dir_all(socket.parent().unwrap()).unwrap();
+}

@@ -52,10 +52,7 @@ fn rich() -> ProxyConfig {
         (
             web.clone(),
             BTreeMap::from([
-                (
-                    "alpha:f753afc24d79:3f2a91bc-0".parse().unwrap(),
-                    server("127.0.0.2:20000", 100),
-                ),
+                ("alpha:f753afc24d79:3f2a91bc-0".parse().unwrap(), server("127.0.0.2:20000", 100)),
                 ("beta:f753afc24d79:3f2a91bc-1".parse().unwrap(), server("[::1]:20001", 0)),
             ]),
         ),
@@ -140,7 +137,8 @@ fn haproxy_takes_what_is_rendered() {
 
 #[test]
 fn the_linter_finds_what_haproxy_lets_pass() {
-    let broken: Vec<(&str, Box<dyn Fn(&mut ProxyConfig)>)> = vec![
+    type Break = Box<dyn Fn(&mut ProxyConfig)>;
+    let broken: Vec<(&str, Break)> = vec![
         (
             "leads to staging.gone",
             Box::new(|c| {
@@ -259,8 +257,7 @@ fn server_name() -> impl Strategy<Value = ServerName> {
 fn backend() -> impl Strategy<Value = (Backend, BTreeMap<ServerName, Server>)> {
     let path = proptest::option::of("/[a-zA-Z0-9._~!&()*+,=:@/?-]{0,20}(%[0-9A-F]{2})?");
     let span = 1u64..100_000_000;
-    let server =
-        (address(), 0u16..=256).prop_map(|(address, weight)| Server { address, weight });
+    let server = (address(), 0u16..=256).prop_map(|(address, weight)| Server { address, weight });
     let servers = proptest::collection::btree_map(server_name(), server, 0..4);
     (path, span.clone(), span, servers).prop_map(|(path, interval, timeout, servers)| {
         let path = path.map(|path| path.parse().unwrap());
@@ -313,6 +310,9 @@ fn config() -> impl Strategy<Value = ProxyConfig> {
 }
 
 proptest! {
+    // A failure is printed whole; there is no file of seeds to keep.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn what_was_rendered_is_read_back(config in config()) {
         let rendered = render(&config, &places()).unwrap();

@@ -18,16 +18,7 @@ if [ -s \"$3\" ]; then kill -9 \"$(cat \"$3\")\"; fi
 rm -f -- \"$2\" \"$3\"
 exit $code";
 
-/// Which sockets of others are in the way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sharing {
-    /// All of them.
-    Alone,
-    /// Those of the HAProxy that runs aren't: the address overlaps with one of its own.
-    WithOurs,
-}
-
-/// Binds `addresses` for a moment.
+/// Binds addresses for a moment that nobody may hold.
 ///
 /// # Errors
 /// [`ProxyError::Bind`] for the first that can't be bound.
@@ -36,11 +27,29 @@ pub async fn trial(
     haproxy: &str,
     config: &FilePath,
     addresses: &[SocketAddr],
-    sharing: Sharing,
 ) -> Result<(), ProxyError> {
     // One after the other, so that the error names the address that it is about.
     for address in addresses {
-        trial_of(machine, haproxy, config, *address, sharing).await?;
+        trial_of(machine, haproxy, config, *address).await?;
+    }
+    Ok(())
+}
+
+/// As [`trial`], for addresses that the HAProxy which serves now holds itself, or may hold: a
+/// throwaway HAProxy beside it would take connections from it.
+///
+/// # Errors
+/// [`ProxyError::Bind`] for the first that can't be bound.
+pub async fn trial_beside_ours(
+    machine: &dyn Machine,
+    addresses: &[SocketAddr],
+) -> Result<(), ProxyError> {
+    for address in addresses {
+        let bound = machine.bind_beside(*address).await;
+        bound.map_err(|cause| ProxyError::Bind {
+            address: *address,
+            cause: explain(&cause.to_string()),
+        })?;
     }
     Ok(())
 }
@@ -50,7 +59,6 @@ async fn trial_of(
     haproxy: &str,
     config: &FilePath,
     address: SocketAddr,
-    sharing: Sharing,
 ) -> Result<(), ProxyError> {
     let failed = |cause: MachineError| ProxyError::File {
         doing: format!("try whether {address} can be bound"),
@@ -59,7 +67,7 @@ async fn trial_of(
     let folder = folder_of(config);
     let trial = file_path(&format!("{folder}/plimsoll-trial.cfg")).map_err(failed)?;
     let pid = file_path(&format!("{folder}/plimsoll-trial.pid")).map_err(failed)?;
-    machine.write(&trial, trial_config(address, sharing).as_bytes()).await.map_err(failed)?;
+    machine.write(&trial, trial_config(address).as_bytes()).await.map_err(failed)?;
     let words = ["-c", SCRIPT, "sh", haproxy, trial.as_str(), pid.as_str()];
     let outcome = machine.run("sh", &words, DEADLINE).await.map_err(failed)?;
     if outcome.succeeded() {
@@ -69,11 +77,9 @@ async fn trial_of(
 }
 
 /// It answers nobody while it lives: a connection is closed without a word.
-fn trial_config(address: SocketAddr, sharing: Sharing) -> String {
-    let mut text = "global\n".to_owned();
-    if sharing == Sharing::Alone {
-        text.push_str("    noreuseport\n");
-    }
+/// Another HAProxy of the same user, which would share the address, is in its way too.
+fn trial_config(address: SocketAddr) -> String {
+    let mut text = "global\n    noreuseport\n".to_owned();
     text.push_str("defaults\n    mode tcp\n    timeout client 1s\n    timeout server 1s\n");
     text.push_str("    timeout connect 1s\nfrontend trial\n    tcp-request connection reject\n");
     let _ = writeln!(text, "    bind {address}");
@@ -85,19 +91,21 @@ fn bind_cause(stderr: &str) -> String {
     let alert = stderr.lines().find(|line| line.contains("[ALERT]")).unwrap_or(stderr);
     let reason =
         alert.split_once("cannot bind socket (").and_then(|(_, rest)| rest.split_once(')'));
-    match reason {
-        Some(("Address already in use", _)) => {
-            "another process listens there (ss -ltnp shows which)".into()
-        }
-        Some(("Cannot assign requested address", _)) => {
-            "the machine has no such address (ip address shows those that it has)".into()
-        }
-        Some(("Permission denied", _)) => {
-            "HAProxy may not bind it: ports below 1024 need root or CAP_NET_BIND_SERVICE".into()
-        }
-        Some((reason, _)) => reason.to_owned(),
-        None => alert.trim().to_owned(),
-    }
+    explain(reason.map_or(alert.trim(), |(reason, _)| reason))
+}
+
+/// An error of the system, with what to look at.
+fn explain(reason: &str) -> String {
+    let hint = if reason.starts_with("Address already in use") {
+        "another process listens there (ss -ltnp shows which)"
+    } else if reason.starts_with("Cannot assign requested address") {
+        "the machine has no such address (ip address shows those that it has)"
+    } else if reason.starts_with("Permission denied") {
+        "HAProxy may not bind it: ports below 1024 need root or CAP_NET_BIND_SERVICE"
+    } else {
+        reason
+    };
+    hint.to_owned()
 }
 
 #[cfg(test)]

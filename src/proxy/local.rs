@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -93,6 +94,19 @@ impl Machine for LocalMachine {
             }
         };
         within(format!("remove {path}"), remove).await
+    }
+
+    async fn bind_beside(&self, address: SocketAddr) -> Result<(), io::Error> {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        sockopt::set_socket_reuseport(&socket, true)?;
+        match bind(&socket, &address) {
+            // HAProxy itself may be allowed to.
+            Err(rustix::io::Errno::ACCESS) | Ok(()) => Ok(()),
+            Err(cause) => Err(cause.into()),
+        }
     }
 
     async fn connect(&self, socket: &FilePath) -> Result<Box<dyn Connection>, ConnectError> {

@@ -1,6 +1,7 @@
 //! The machine where HAProxy's files and sockets lie: this one, or one that ssh reaches. It runs
 //! commands, reads and replaces files and opens sockets, and decides nothing.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -86,6 +87,16 @@ pub trait Machine: Send + Sync {
 
     /// Removes a file. Done at once where there is none.
     async fn remove(&self, path: &FilePath) -> Result<(), MachineError>;
+
+    /// Binds an address for a moment beside sockets of our own user, and listens to nothing, so
+    /// that no connection is taken from them. Where that can't be tried it counts as possible.
+    ///
+    /// # Errors
+    /// What the system said.
+    async fn bind_beside(&self, address: SocketAddr) -> Result<(), std::io::Error> {
+        let _ = address;
+        Ok(())
+    }
 
     /// Opens a connection to a unix socket.
     async fn connect(&self, socket: &FilePath) -> Result<Box<dyn Connection>, ConnectError>;

@@ -12,6 +12,7 @@ mod file;
 mod haproxy;
 mod lint;
 mod local;
+mod look;
 mod machine;
 mod parse;
 mod place;

@@ -26,17 +26,25 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Starts it. It listens when this returns.
+    /// Starts it. It listens when this returns. `inherit_from`: runtime socket of a worker whose
+    /// listening sockets it takes over, so that no connection that waits in them is lost.
     ///
     /// # Errors
     /// [`ProxyError::Start`] with what HAProxy wrote.
-    pub async fn start(&self, machine: &dyn Machine) -> Result<(), ProxyError> {
+    pub async fn start(
+        &self,
+        machine: &dyn Machine,
+        inherit_from: Option<&FilePath>,
+    ) -> Result<(), ProxyError> {
         let failed = |cause: MachineError| ProxyError::Start(cause.to_string());
         // A file that names a dead process, or worse a process of somebody else.
         machine.remove(&self.pid_file).await.map_err(failed)?;
         let master = format!("{},mode,600,level,admin", self.master_socket);
-        let words =
-            ["-W", "-D", "-S", &master, "-f", self.config.as_str(), "-p", self.pid_file.as_str()];
+        let (config, pid_file) = (self.config.as_str(), self.pid_file.as_str());
+        let mut words = vec!["-W", "-D", "-S", &master, "-f", config, "-p", pid_file];
+        if let Some(socket) = inherit_from {
+            words.extend(["-x", socket.as_str()]);
+        }
         let outcome = machine.run(&self.haproxy, &words, START_TIMEOUT).await.map_err(failed)?;
         if outcome.succeeded() {
             return Ok(());

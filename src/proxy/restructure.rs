@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep};
 
 use super::ProxyError;
 use super::answer::{self, Processes};
-use super::bind::{Sharing, trial};
+use super::bind::{trial, trial_beside_ours};
 use super::command::Command;
-use super::haproxy::{Files, HaproxyProxy};
+use super::haproxy::HaproxyProxy;
 use super::lint::{lint, overlap};
+use super::look::Files;
 use super::machine::{MachineError, beside, replace};
 use super::process::Launch;
 use super::render::{Rendered, render};
@@ -86,8 +87,8 @@ impl HaproxyProxy {
             (None, _) => (Vec::new(), wanted),
         };
         let config = &self.layout.config;
-        trial(&*self.machine, &self.haproxy, config, &alone, Sharing::Alone).await?;
-        trial(&*self.machine, &self.haproxy, config, &with_ours, Sharing::WithOurs).await
+        trial(&*self.machine, &self.haproxy, config, &alone).await?;
+        trial_beside_ours(&*self.machine, &with_ours).await
     }
 
     /// Processes of ours that no master answers for.
@@ -106,7 +107,9 @@ impl HaproxyProxy {
 
     async fn start(&self, launch: &Launch, digest: &Sha256) -> Result<(), ProxyError> {
         let leftovers = self.leftovers();
-        launch.start(&*self.machine).await?;
+        let is_served = !leftovers.is_empty() && self.running_digest().await.is_ok();
+        let inherit_from = is_served.then_some(&self.layout.places.runtime_socket);
+        launch.start(&*self.machine, inherit_from).await?;
         let started = self.read_back(digest, |_| Ok(true)).await;
         if let Err(cause) = started {
             let fresh = launch.processes().into_iter().filter(|pid| !leftovers.contains(pid));

@@ -121,6 +121,13 @@ impl SshMachine {
         let link = self.link().await?;
         let cause = match timeout(deadline, work(link.clone())).await {
             Ok(Ok(value)) => return Ok(value),
+            // Exit code 127: the connection is fine.
+            Ok(Err(openssh::Error::Remote(cause))) => {
+                return Err(MachineError::Failed {
+                    doing: format!("run a program on {}", self.name()),
+                    cause: cause.to_string(),
+                });
+            }
             Ok(Err(cause)) => chain(&cause),
             Err(_) => format!("no answer within {deadline:?}"),
         };
@@ -212,13 +219,15 @@ impl Machine for SshMachine {
         deadline: Duration,
     ) -> Result<Outcome, MachineError> {
         let words: Vec<&str> = [program].into_iter().chain(arguments.iter().copied()).collect();
-        let output = self.script("exec \"$@\"", &words, b"", deadline).await?;
-        if output.status.code() == Some(127) {
-            return Err(MachineError::Failed {
-                doing: format!("run {program} on {}", self.name()),
-                cause: format!("{program} isn't installed there: apt install haproxy"),
-            });
-        }
+        let output = match self.script("exec \"$@\"", &words, b"", deadline).await {
+            Err(MachineError::Failed { doing: _, cause: _ }) => {
+                return Err(MachineError::Failed {
+                    doing: format!("run {program} on {}", self.name()),
+                    cause: format!("{program} isn't installed there: apt install haproxy"),
+                });
+            }
+            output => output?,
+        };
         Ok(Outcome {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

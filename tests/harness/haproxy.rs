@@ -2,6 +2,8 @@
 //! ports of the loopback. What was started is killed by its process id at the end, also where
 //! the test fails.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -179,14 +181,26 @@ pub fn signal(pid: i32, signal: rustix::process::Signal) {
     let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal);
 }
 
-/// What a socket of HAProxy answers, without any of our own code.
+/// What a socket of HAProxy answers, without any of our own code; asked again where a reload
+/// resets the connection.
 pub async fn ask(socket: &str, command: &str) -> String {
-    let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
-    stream.write_all(format!("{command}\n").as_bytes()).await.unwrap();
-    stream.shutdown().await.unwrap();
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        match try_ask(socket, command).await {
+            Ok(answer) => return answer,
+            Err(cause) => assert!(Instant::now() < end, "{socket}: {cause}"),
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn try_ask(socket: &str, command: &str) -> std::io::Result<String> {
+    let mut stream = tokio::net::UnixStream::connect(socket).await?;
+    stream.write_all(format!("{command}\n").as_bytes()).await?;
+    stream.shutdown().await?;
     let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap();
-    text
+    stream.read_to_string(&mut text).await?;
+    Ok(text)
 }
 
 /// A web server that answers with its name and what it was sent.
@@ -238,8 +252,9 @@ async fn serve(mut stream: TcpStream, name: String, delay: Duration, counter: Ar
             sleep(delay).await;
         }
         if head.to_lowercase().contains("upgrade: websocket") {
+            // The accept value of the example in RFC 6455, section 1.3, whose key the test sends.
             let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
-                Upgrade: websocket\r\n\r\n";
+                Upgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
             let _ = stream.write_all(answer.as_bytes()).await;
             let (mut reader, mut writer) = stream.split();
             let _ = tokio::io::copy(&mut reader, &mut writer).await;
