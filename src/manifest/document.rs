@@ -41,6 +41,8 @@ pub(super) struct Head {
     pub identity: Identity,
     pub name: String,
     pub name_at: Extent,
+    /// The word `spec`, or the name where there is none.
+    pub spec_at: Extent,
     /// Of an App.
     pub environment_at: Option<Extent>,
     /// Of an Installation.
@@ -164,6 +166,7 @@ fn head(root: &Node, found: &mut Mistakes) -> Option<Head> {
                 .map(|(name, environment)| Identity::App(AppId { environment, name }))
         }
     };
+    let spec_at = root.get("spec").map_or(name_field.at(), |entry| entry.key_at);
     let name = name_field.node.text()?.to_owned();
-    Some(Head { identity: identity?, name, name_at: name_field.at(), environment_at, uid })
+    Some(Head { identity: identity?, name, name_at: name_field.at(), spec_at, environment_at, uid })
 }

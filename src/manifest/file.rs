@@ -55,7 +55,7 @@ impl File {
         let text = Text::new(path.to_owned(), "\n".repeat(line.saturating_sub(1)));
         let offset = line.saturating_sub(1) as u32;
         let at = Extent { file: id, start: offset, end: offset };
-        let fault = Some(Mistake { at, message, hint });
+        let fault = Some(Mistake { at, message, hint, is_secret: false });
         Self { id, text: Arc::new(text), documents: Vec::new(), fault }
     }
 }

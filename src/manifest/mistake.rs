@@ -16,6 +16,8 @@ pub(super) struct Mistake {
     pub at: Extent,
     pub message: String,
     pub hint: Option<String>,
+    /// The line may hold a credential: it isn't shown.
+    pub is_secret: bool,
 }
 
 impl Mistake {
@@ -55,7 +57,7 @@ impl Mistakes {
 }
 
 fn push(list: &mut Vec<Mistake>, at: Extent, message: String) -> &mut Mistake {
-    let mistake = Mistake { at, message, hint: None };
+    let mistake = Mistake { at, message, hint: None, is_secret: false };
     if list.len() >= MOST_PER_DOCUMENT {
         let message = format!("this document has more than {MOST_PER_DOCUMENT} mistakes");
         list.truncate(MOST_PER_DOCUMENT - 1);
@@ -90,13 +92,16 @@ impl Texts {
     }
 
     pub fn diagnostic(&self, mistake: &Mistake) -> Diagnostic {
-        let Mistake { at, message, hint } = mistake.clone();
+        let Mistake { at, message, hint, is_secret } = mistake.clone();
         let location = self.location(at);
         let text = self.0.get(&at.file);
         Diagnostic {
             column: text.map_or(1, |text| text.position(at.start).1),
             length: text.map_or(1, |text| text.length(at)),
-            source: text.and_then(|text| text.line(location.line)).map(str::to_owned),
+            source: text
+                .filter(|_| !is_secret)
+                .and_then(|text| text.line(location.line))
+                .map(str::to_owned),
             location,
             message,
             hint,
@@ -132,7 +137,7 @@ pub(super) fn known_names<'c>(
     match names.len() {
         0 => None,
         1 => Some(format!("the only {what} is `{}`", names[0])),
-        2..=30 => Some(format!("there are the {what}s {}", names.join(", "))),
+        2..=30 => Some(format!("the {what}s are {}", names.join(", "))),
         _ => None,
     }
 }

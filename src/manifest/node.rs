@@ -15,6 +15,8 @@ pub(super) struct Node {
 #[derive(Debug, Clone)]
 pub(super) enum Data {
     Null,
+    /// Something that can't be read, and was said to be so.
+    Broken,
     Scalar(Scalar),
     List(Vec<Node>),
     Map(Vec<Entry>),
@@ -39,13 +41,26 @@ impl Node {
     /// What it is, for people.
     pub fn what(&self) -> &'static str {
         match &self.data {
-            Data::Null => "empty",
+            Data::Null | Data::Broken => "empty",
             Data::Scalar(scalar) if scalar.is_boolean() => "a boolean",
             Data::Scalar(scalar) if scalar.is_number() => "a number",
             Data::Scalar(_) => "a text",
             Data::List(_) => "a list",
             Data::Map(_) => "a mapping",
         }
+    }
+
+    /// The text as it was written, for messages.
+    pub fn shown(&self) -> String {
+        match &self.data {
+            Data::Scalar(scalar) if scalar.plain => scalar.text.clone(),
+            Data::Scalar(scalar) => format!("{:?}", scalar.text),
+            _ => self.what().to_owned(),
+        }
+    }
+
+    pub fn is_broken(&self) -> bool {
+        matches!(self.data, Data::Broken)
     }
 
     pub fn entries(&self) -> Option<&[Entry]> {
@@ -74,7 +89,7 @@ impl Node {
     pub fn size(&self) -> (usize, usize) {
         let add = |(nodes, bytes): (usize, usize), (n, b): (usize, usize)| (nodes + n, bytes + b);
         match &self.data {
-            Data::Null => (1, 0),
+            Data::Null | Data::Broken => (1, 0),
             Data::Scalar(scalar) => (1, scalar.text.len()),
             Data::List(items) => items.iter().map(Self::size).fold((1, 0), add),
             Data::Map(entries) => {

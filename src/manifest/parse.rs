@@ -110,7 +110,7 @@ struct Stop;
 
 enum Frame {
     List { start: Extent, anchor: usize, items: Vec<Node> },
-    Map { start: Extent, anchor: usize, entries: Vec<Entry>, key: Key },
+    Map { start: Extent, anchor: usize, entries: Vec<Entry>, key: Key, is_broken: bool },
 }
 
 /// Where a mapping is between two of its entries.
@@ -160,26 +160,32 @@ impl Builder {
         let at = self.extent(&span);
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let as_text = self.check_tag(tag.as_deref(), &span, found)?;
+                let as_text = self.check_tag(tag.as_deref(), &span, found);
                 self.spend((1, text.len()), at, found)?;
-                let plain = style == ScalarStyle::Plain && !as_text;
+                let plain = style == ScalarStyle::Plain && as_text != Some(true);
                 let data = match &*text {
+                    _ if as_text.is_none() => Data::Broken,
                     "" | "~" | "null" | "Null" | "NULL" if plain => Data::Null,
                     _ => Data::Scalar(Scalar { text: text.into_owned(), plain }),
                 };
                 self.place(Node { at, data }, anchor, found)
             }
             Event::SequenceStart(_, anchor, tag) => {
-                self.check_tag(tag.as_deref(), &span, found)?;
+                self.check_tag(tag.as_deref(), &span, found);
                 self.open(at, found)?;
                 self.stack.push(Frame::List { start: at, anchor, items: Vec::new() });
                 Ok(())
             }
             Event::MappingStart(_, anchor, tag) => {
-                self.check_tag(tag.as_deref(), &span, found)?;
+                self.check_tag(tag.as_deref(), &span, found);
                 self.open(at, found)?;
-                let (entries, key) = (Vec::new(), Key::Awaited);
-                self.stack.push(Frame::Map { start: at, anchor, entries, key });
+                self.stack.push(Frame::Map {
+                    start: at,
+                    anchor,
+                    entries: Vec::new(),
+                    key: Key::Awaited,
+                    is_broken: false,
+                });
                 Ok(())
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(at, found),
@@ -197,29 +203,25 @@ impl Builder {
                 found
                     .error(at, format!("there is no anchor `&{name}` before this alias"))
                     .hint("quote the text if no alias is meant: '*...'");
-                self.place(Node { at, data: Data::Null }, 0, found)
+                self.place(Node { at, data: Data::Broken }, 0, found)
             }
             _ => Ok(()),
         }
     }
 
-    /// Refuses tags other than those that change nothing. True for `!!str`.
-    fn check_tag(
-        &self,
-        tag: Option<&Tag>,
-        span: &Span,
-        found: &mut Mistakes,
-    ) -> Result<bool, Stop> {
-        let Some(tag) = tag else { return Ok(false) };
+    /// Refuses tags other than those that change nothing. True for `!!str`, none for an unknown
+    /// one.
+    fn check_tag(&self, tag: Option<&Tag>, span: &Span, found: &mut Mistakes) -> Option<bool> {
+        let Some(tag) = tag else { return Some(false) };
         match tag.core_suffix() {
-            Some("str") => Ok(true),
-            Some("map" | "seq") => Ok(false),
+            Some("str") => Some(true),
+            Some("map" | "seq") => Some(false),
             _ => {
                 let at = span.tag_span().map_or_else(|| self.extent(span), |tag| self.extent(&tag));
                 found
                     .error(at, format!("the tag `{}` has no meaning here", tag.original()))
                     .hint("remove the tag; a text that begins with ! is written in quotes");
-                Ok(false)
+                None
             }
         }
     }
@@ -252,8 +254,9 @@ impl Builder {
     fn close(&mut self, end: Extent, found: &mut Mistakes) -> Result<(), Stop> {
         let (start, anchor, data) = match self.stack.pop() {
             Some(Frame::List { start, anchor, items }) => (start, anchor, Data::List(items)),
-            Some(Frame::Map { start, anchor, entries, .. }) => {
-                (start, anchor, Data::Map(finish_map(entries, found)))
+            Some(Frame::Map { start, anchor, entries, is_broken, .. }) => {
+                let entries = finish_map(entries, found);
+                (start, anchor, if is_broken { Data::Broken } else { Data::Map(entries) })
             }
             None => return Ok(()),
         };
@@ -271,9 +274,13 @@ impl Builder {
         match self.stack.last_mut() {
             None => self.root = Some(node),
             Some(Frame::List { items, .. }) => items.push(node),
-            Some(Frame::Map { entries, key, .. }) => {
+            Some(Frame::Map { entries, key, is_broken, .. }) => {
                 *key = match std::mem::replace(key, Key::Awaited) {
-                    Key::Awaited => read_key(node, found),
+                    Key::Awaited => {
+                        let key = read_key(node, found);
+                        *is_broken |= matches!(key, Key::Unusable);
+                        key
+                    }
                     Key::Unusable => Key::Awaited,
                     Key::Read(key, key_at) => {
                         entries.push(Entry { key, key_at, value: node });
@@ -359,7 +366,7 @@ mod tests {
 
     fn show(node: &Node) -> String {
         match &node.data {
-            Data::Null => "null".into(),
+            Data::Null | Data::Broken => "null".into(),
             Data::Scalar(scalar) if scalar.plain => scalar.text.clone(),
             Data::Scalar(scalar) => format!("{:?}", scalar.text),
             Data::List(items) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::base::Bases;
 use super::decode;
+use super::document::Class;
 use super::file::{File, is_manifest};
 use super::link::{DecodeApp, DecodedApp, Linked, link};
 use super::mistake::{Mistake, Mistakes, Texts};
@@ -138,7 +139,11 @@ impl DecodeApp for KnownApps<'_> {
             return known.decoded.clone();
         }
         let merged = base.map(|base| merge(Some(&base.spec), spec));
-        let draft = decode::app(merged.as_ref().unwrap_or(spec), &mut found);
+        let at = match &document.class {
+            Class::Declares(head) => head.spec_at,
+            _ => document.at,
+        };
+        let draft = decode::app(merged.as_ref().unwrap_or(spec), at, &mut found);
         let decoded = Arc::new(DecodedApp { draft, found, broken_base: None });
         self.known.insert(key, KnownApp { bases: files, decoded: decoded.clone() });
         decoded

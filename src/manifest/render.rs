@@ -56,6 +56,8 @@ fn block(diagnostic: &Diagnostic, style: &Style) -> String {
             let pad = " ".repeat(before);
             let _ = writeln!(out, "{margin} {dim}|{off} {pad}{strong}{carets}{off}");
         }
+        // The whole of the files is meant, not a line of one.
+        None if file == "." => {}
         None => {
             let _ = writeln!(out, "{margin}{dim}-->{off} {file}:{line}:{column}");
         }

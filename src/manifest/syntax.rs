@@ -61,6 +61,10 @@ pub(super) fn explain(kind: &ErrorKind, source: &str, at: usize) -> (String, Opt
         | ErrorKind::InvalidTrailingDoubleQuotedScalar => {
             said("there is text after the closing quote", "quote the whole value")
         }
+        ErrorKind::MappingValueNotAllowed if begins_with_key(line) => said(
+            "this line isn't indented like its neighbours",
+            "entries of one mapping begin in the same column; a text of several lines needs quotes or `|`",
+        ),
         ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => said(
             "a `KEY: VALUE` can't begin here",
             "quote a text that holds `: `, or check the indentation",
@@ -90,6 +94,13 @@ fn said(message: &str, hint: &str) -> (String, Option<String>) {
 
 fn closing(open: char) -> String {
     format!("add `{}`", if open == '{' { '}' } else { ']' })
+}
+
+/// True for `   key: ...` with one colon only.
+fn begins_with_key(line: &str) -> bool {
+    let key = line.trim_start().split(':').next().unwrap_or("");
+    line.matches(": ").count() + usize::from(line.ends_with(':')) == 1
+        && key.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
 fn line_around(source: &str, at: usize) -> &str {

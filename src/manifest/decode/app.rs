@@ -96,9 +96,9 @@ impl AppDraft {
     }
 }
 
-/// Reads a spec, its bases merged in.
-pub fn decode(spec: &Node, found: &mut Mistakes) -> Option<AppDraft> {
-    let mut fields = Fields::open(spec, "the spec of an App", found)?;
+/// Reads a spec, its bases merged in; what is missing is shown `at`.
+pub fn decode(spec: &Node, at: Extent, found: &mut Mistakes) -> Option<AppDraft> {
+    let mut fields = Fields::open(spec, "the spec of an App", found)?.shown_at(at);
     fields.get("base");
     let mut needs = Needs::new();
     let template = container::decode(&mut fields, &mut needs, found);
@@ -128,7 +128,7 @@ pub fn decode(spec: &Node, found: &mut Mistakes) -> Option<AppDraft> {
         needs,
     };
     check_port(spec, &draft, found);
-    check_volumes(rollout_field.map_or(spec.at, |field| field.at()), &draft, found);
+    check_volumes(rollout_field.map_or(at, |field| field.at()), &draft, found);
     Some(draft)
 }
 

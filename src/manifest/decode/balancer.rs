@@ -23,10 +23,11 @@ pub struct BalancerDraft {
 pub fn decode(
     name: BalancerName,
     spec: &Node,
+    spec_at: Extent,
     location: Location,
     found: &mut Mistakes,
 ) -> Option<BalancerDraft> {
-    let mut fields = Fields::open(spec, "the spec of a Balancer", found)?;
+    let mut fields = Fields::open(spec, "the spec of a Balancer", found)?.shown_at(spec_at);
     let mut binds = Vec::new();
     let example = r#"[{name: web, bind: "127.0.0.1:8080"}]"#;
     let listeners = fields

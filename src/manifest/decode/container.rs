@@ -170,6 +170,7 @@ fn variable(entry: &Entry, found: &mut Mistakes) -> Option<EnvSource> {
         Data::Scalar(scalar) => {
             Some(EnvSource::Plain(without_nul(&scalar.text, &format!("`{key}`"), value.at, found)))
         }
+        Data::Broken => None,
         Data::Null => {
             found
                 .error(*key_at, format!("`{key}` has no value"))

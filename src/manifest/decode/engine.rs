@@ -111,15 +111,17 @@ pub fn ssh(field: &Field<'_>, rest: &str, found: &mut Mistakes) -> Option<SshPar
         }
         _ => {
             let name = field.name;
-            let mistake = found.error(
-                field.at(),
-                format!("`{name}` is no ssh://[USER@]HOST[:PORT][/PATH]: \"ssh://{rest}\""),
-            );
-            if authority.contains(':') && user.is_some_and(|user| user.contains(':')) {
+            if user.is_some_and(|user| user.contains(':')) {
+                let mistake = found.error(field.at(), format!("`{name}` holds a password"));
                 mistake.hint(
                     "passwords have no place in a manifest: use a key, by `key` or the agent",
                 );
+                mistake.is_secret = true;
+                return None;
             }
+            let message =
+                format!("`{name}` is no ssh://[USER@]HOST[:PORT][/PATH]: \"ssh://{rest}\"");
+            found.error(field.at(), message);
             None
         }
     }

@@ -28,7 +28,7 @@ pub fn decode(
     location: Location,
     found: &mut Mistakes,
 ) -> Option<HostDraft> {
-    let mut fields = Fields::open(spec, "the spec of a Host", found)?;
+    let mut fields = Fields::open(spec, "the spec of a Host", found)?.shown_at(head.spec_at);
     let engine_field = fields.require("engine", "unix:///var/run/docker.sock", found);
     let (tls, key) = (fields.get("tls"), fields.get("key"));
     let engine = engine_field.and_then(|field| engine::engine(&field, tls, key, found));

@@ -26,7 +26,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use super::mistake::{Mistakes, known_names};
+use super::mistake::{Mistakes, known_names, nearest};
 use super::node::{Data, Entry, Node};
 use super::text::Extent;
 use crate::model::Span;
@@ -41,11 +41,17 @@ pub(super) struct Fields<'n> {
 }
 
 impl<'n> Fields<'n> {
+    /// Shows what is missing at this place.
+    pub fn shown_at(self, at: Extent) -> Self {
+        Self { at, ..self }
+    }
+
     /// None, and a mistake, where the node is no mapping.
     pub fn open(node: &'n Node, what: &'static str, found: &mut Mistakes) -> Option<Self> {
         let (entries, at) = match &node.data {
             Data::Map(entries) => (entries.as_slice(), node.at),
             Data::Null => ([].as_slice(), node.at),
+            Data::Broken => return None,
             _ => {
                 found
                     .error(node.at, format!("{what} has to be a mapping, this is {}", node.what()));
@@ -59,7 +65,7 @@ impl<'n> Fields<'n> {
     pub fn get(&mut self, name: &'static str) -> Option<Field<'n>> {
         self.asked.push(name);
         let entry = self.entries.iter().find(|entry| entry.key == name)?;
-        let is_there = !matches!(entry.value.data, Data::Null);
+        let is_there = !matches!(entry.value.data, Data::Null | Data::Broken);
         is_there.then_some(Field { name, key_at: entry.key_at, node: &entry.value })
     }
 
@@ -71,7 +77,7 @@ impl<'n> Fields<'n> {
         found: &mut Mistakes,
     ) -> Option<Field<'n>> {
         let field = self.get(name);
-        if field.is_none() {
+        if field.is_none() && !self.is_misspelt(name) {
             let empty = self.entries.iter().find(|entry| entry.key == name);
             let what = self.what;
             match empty {
@@ -81,6 +87,16 @@ impl<'n> Fields<'n> {
             .hint(format!("such as `{name}: {example}`"));
         }
         field
+    }
+
+    /// True where the field is there under a wrong name, or with a value that can't be read:
+    /// both are said by themselves.
+    fn is_misspelt(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| {
+            let is_near = nearest(&entry.key, [name]).is_some() && entry.key != name;
+            entry.value.is_broken() && entry.key == name
+                || is_near && !self.asked.contains(&&*entry.key)
+        })
     }
 
     /// Refuses every field that wasn't asked for.
@@ -110,6 +126,9 @@ impl<'n> Field<'n> {
     }
 
     fn wants(&self, wanted: &str, found: &mut Mistakes) {
+        if self.node.is_broken() {
+            return;
+        }
         let (name, what) = (self.name, self.node.what());
         let at = if self.node.at.end > self.node.at.start { self.node.at } else { self.key_at };
         found.error(at, format!("`{name}` has to be {wanted}, this is {what}"));
@@ -215,6 +234,7 @@ impl<'n> Field<'n> {
         for item in self.list(found) {
             match item.text() {
                 Some(text) => texts.push((text, item.at)),
+                None if item.is_broken() => {}
                 None => {
                     let (name, what) = (self.name, item.what());
                     found.error(item.at, format!("`{name}` is a list of texts, this is {what}"));
@@ -251,6 +271,7 @@ pub(super) fn integer(
     };
     let text = match &node.data {
         Data::Scalar(scalar) => &scalar.text,
+        Data::Broken => return None,
         _ => {
             found.error(node.at, format!("{what} has to be {bounds}, this is {}", node.what()));
             return None;
@@ -261,7 +282,8 @@ pub(super) fn integer(
         && !has_leading_zero(text);
     let number = text.parse::<i64>().ok().filter(|n| is_written_well && range.contains(n));
     if number.is_none() {
-        let mistake = found.error(node.at, format!("{what} has to be {bounds}, this is {text:?}"));
+        let mistake =
+            found.error(node.at, format!("{what} has to be {bounds}, this is {}", node.shown()));
         let bare = text.parse::<i64>().is_ok_and(|n| range.contains(&n));
         if bare && has_leading_zero(text) {
             mistake.hint("leave the zeros in front out");

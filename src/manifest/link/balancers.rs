@@ -29,7 +29,13 @@ impl Linker<'_> {
                     missing_spec(object);
                     continue;
                 };
-                let draft = decode::balancer(name.clone(), spec, location, &mut object.found);
+                let draft = decode::balancer(
+                    name.clone(),
+                    spec,
+                    object.head.spec_at,
+                    location,
+                    &mut object.found,
+                );
                 if let Some(draft) = draft.filter(|_| !object.is_double) {
                     drafts.insert(name.clone(), draft);
                 }

@@ -1,4 +1,0 @@
-//! schema
-pub fn json_schema() -> serde_json::Value {
-    serde_json::Value::Null
-}
