@@ -64,8 +64,10 @@ impl Controller {
                 open.push(app);
             }
         }
-        let questions: Vec<_> =
-            open.into_iter().map(|app| async move { (app, resolve(app, observer).await) }).collect();
+        let questions: Vec<_> = open
+            .into_iter()
+            .map(|app| async move { (app, resolve(app, observer).await) })
+            .collect();
         let answers: Vec<_> =
             futures_util::stream::iter(questions).buffer_unordered(AT_ONCE).collect().await;
         for (app, answer) in answers {
