@@ -68,6 +68,8 @@ fn placeless(desired: &Desired) -> Desired {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Files and documents are a set: how they are sorted into files doesn't matter.
     #[test]
     fn order_means_nothing(
