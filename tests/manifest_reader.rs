@@ -68,6 +68,8 @@ fn placeless(desired: &Desired) -> Desired {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Files and documents are a set: how they are sorted into files doesn't matter.
     #[test]
     fn order_means_nothing(
@@ -260,9 +262,11 @@ fn time_is_linear() {
         reader.read(&files);
         (first, begun.elapsed())
     };
-    time(100);
-    let ((small, small_again), (large, large_again)) = (time(500), time(4000));
-    println!("500 apps: {small:?}, again {small_again:?}; 4000: {large:?}, again {large_again:?}");
-    assert!(large < small * 40, "{small:?} for 500, {large:?} for 4000");
-    assert!(large_again < small_again * 40, "{small_again:?} for 500, {large_again:?} for 4000");
+    // A machine that does something else meanwhile may be slow once, but not each time.
+    let is_linear = (0..4).any(|_| {
+        let ((small, small_again), (large, large_again)) = (time(500), time(4000));
+        println!("500: {small:?}, again {small_again:?}; 4000: {large:?}, again {large_again:?}");
+        large < small * 30 && large_again < small_again * 30
+    });
+    assert!(is_linear);
 }

@@ -211,3 +211,15 @@ fn everything_is_described_and_in_the_reference() {
     }
     assert_eq!(reference, reference_markdown());
 }
+
+#[test]
+fn the_reference_reads_well() {
+    let reference = reference_markdown();
+    println!("{reference}");
+    for line in [
+        "| `image` | text |  | The image, `[REGISTRY/]NAME[:TAG][@sha256:DIGEST]`. A tag is resolved to a digest when this field changes, and pinned. | `image: localhost:5000/web:1.5.0` |",
+        "| `grace` | text | `10s` | How long it has until it is killed. |  |",
+    ] {
+        assert!(reference.contains(line), "{line}");
+    }
+}

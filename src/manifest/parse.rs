@@ -433,13 +433,13 @@ mod tests {
             "[".repeat(10_000),
             "{a: ".repeat(10_000),
             "- ".repeat(10_000),
-            (0..10_000).map(|level| format!("{}a:\n", " ".repeat(level.min(90) * 1))).collect(),
+            (0..10_000).map(|level| format!("{}a:\n", " ".repeat(level.min(90)))).collect(),
             "a: &a [*a]\n".into(),
             "a: \0".into(),
             "%YAML 1.2\n".into(),
         ] {
             let (parsed, found) = read(&text);
-            assert!(!parsed.complete || found.errors.len() == 1 || !found.errors.is_empty());
+            assert!(!parsed.complete);
             assert!(!found.errors.is_empty(), "{}", &text[..30.min(text.len())]);
         }
     }

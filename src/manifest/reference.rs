@@ -169,6 +169,10 @@ impl<'s> Page<'s> {
                 other => other.to_owned(),
             });
         }
+        if kinds.iter().any(|kind| kind == "text") {
+            // Where a text will do, a number or boolean is taken for one.
+            kinds.retain(|kind| kind != "boolean" && kind != "number");
+        }
         let mut seen = BTreeSet::new();
         kinds.retain(|kind| !kind.is_empty() && seen.insert(kind.clone()));
         kinds.join(" or ")

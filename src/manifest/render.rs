@@ -97,7 +97,7 @@ mod tests {
             source: Some("  replica: 2\u{1b}[2J".into()),
         };
         let expected = "error: unknown field `replica`\n  --> apps/web.yaml:12:3\n   |\n12 |   replica: 2\u{fffd}[2J\n   |   ^^^^^^^\n   = help: did you mean `replicas`?\n";
-        assert_eq!(render(&[diagnostic.clone()], false), expected);
+        assert_eq!(render(std::slice::from_ref(&diagnostic), false), expected);
         assert!(render(&[diagnostic], true).starts_with("\x1b[1;31merror\x1b[0m"));
     }
 }
