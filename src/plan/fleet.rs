@@ -152,10 +152,10 @@ impl<'a> Proxied<'a> {
     }
 
     /// The servers of an app, on either track.
-    pub fn servers_of(
-        &self,
-        app: &'a AppId,
-    ) -> impl Iterator<Item = (&'a BackendName, &'a ServerName, Seat)> {
+    pub fn servers_of<'s>(
+        &'s self,
+        app: &'s AppId,
+    ) -> impl Iterator<Item = (&'a BackendName, &'a ServerName, Seat)> + 's {
         self.servers
             .iter()
             .filter(move |(backend, _)| backend.app == *app)

@@ -273,7 +273,7 @@ fn survey_host<'a>(
         let unit = existing_unit(fleet, target, host, container);
         let misplaced = unit.publish.is_some_and(|publish| {
             let ip = fleet.hosts.get(host).map(|host| host.address);
-            ip.is_some_and(|ip| ip != publish.ip()) || has_other_address(fleet, &unit)
+            ip.is_some_and(|ip| ip != publish.ip()) || has_other_address(fleet, work.app, &unit)
         });
         if container.birth.revision == target.revision && is_sound(container) && !misplaced {
             current.push(unit);
@@ -330,11 +330,13 @@ fn is_sound(container: &Container) -> bool {
     }
 }
 
-/// Some balancer has a server of that name with another address.
-fn has_other_address(fleet: &Fleet<'_>, unit: &Unit<'_>) -> bool {
+/// Some balancer has the app's server of that name with another address. Two apps of one image
+/// have servers of one name, each in a backend of its own.
+fn has_other_address(fleet: &Fleet<'_>, app: &AppId, unit: &Unit<'_>) -> bool {
     let Some((name, address)) = &unit.server else { return false };
-    let seats = fleet.balancers.values().flat_map(|proxied| proxied.servers.values());
-    seats.filter_map(|seats| seats.get(name)).any(|seat| seat.address() != Some(*address))
+    let servers = fleet.balancers.values().flat_map(|proxied| proxied.servers_of(app));
+    let mut seats = servers.filter(|(_, other, _)| *other == name).map(|(_, _, seat)| seat);
+    seats.any(|seat| seat.address() != Some(*address))
 }
 
 /// The balancers of an app's routes.

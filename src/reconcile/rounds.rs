@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Applied, OperationError, Progress};
+use crate::api::{Applied, Diff, OperationError, Progress};
 use crate::execute::{Executor, Failure, Watcher};
 use crate::model::{AppId, EventType, Hold, SecretName};
 use crate::plan::{Action, Plan, Step, StepOutcome, StepResult};
@@ -161,12 +161,16 @@ impl Controller {
         let tip = self.tip().await?;
         let options = LookOptions { remember: tip.may_apply, ..LookOptions::default() };
         let mut situation = self.look(&tip.commit, tip.requests.clone(), options.clone()).await?;
+        let mut applied = situation.diff();
         let mut outcome = Vec::new();
         if tip.may_apply {
             self.take_up(&situation).await?;
-            for _ in 0..ROUNDS {
+            for round in 0..ROUNDS {
                 if situation.plan.is_empty() || cancel.is_cancelled() {
                     break;
+                }
+                if round > 0 {
+                    add_steps(&mut applied.plan, &situation.plan);
                 }
                 report(Progress::Planned { plan: Box::new(situation.plan.clone()) });
                 let done = self.execute(&situation, &situation.plan, cancel, report).await?;
@@ -179,7 +183,11 @@ impl Controller {
             }
         }
         self.settle(&situation)?;
-        Ok(Applied { diff: situation.diff(), outcome, converged: situation.is_converged() })
+        Ok(Applied {
+            diff: concluded(applied, &situation),
+            outcome,
+            converged: situation.is_converged(),
+        })
     }
 
     /// Runs exactly the plan that was printed, or says what moved.
@@ -224,7 +232,8 @@ impl Controller {
         let outcome = self.execute(&situation, &situation.plan, cancel, report).await?;
         let after = self.look(&tip.commit, Vec::new(), options).await?;
         self.settle(&after)?;
-        Ok(Applied { diff: after.diff(), outcome, converged: after.is_converged() })
+        let diff = concluded(situation.diff(), &after);
+        Ok(Applied { diff, outcome, converged: after.is_converged() })
     }
 
     /// Notes that the situation's commit is worked on.
@@ -282,6 +291,20 @@ fn result_of(situation: &Situation) -> (&'static str, String) {
         return ("Applied", String::new());
     }
     ("Progressing", String::new())
+}
+
+/// What was planned and executed, with what is left as it is now.
+fn concluded(planned: Diff, now: &Situation) -> Diff {
+    let Diff { plan: left, diagnostics, unseen, approvals } = now.diff();
+    let plan = Plan { waiting: left.waiting, blocked: left.blocked, ..planned.plan };
+    Diff { plan, diagnostics, unseen, approvals }
+}
+
+/// The steps of a later round, beside those of the earlier ones. A step that is tried again is
+/// there already.
+fn add_steps(all: &mut Plan, round: &Plan) {
+    let known: BTreeSet<_> = all.steps.iter().map(|step| step.id.clone()).collect();
+    all.steps.extend(round.steps.iter().filter(|step| !known.contains(&step.id)).cloned());
 }
 
 /// Which steps came and went between two plans.
