@@ -52,18 +52,22 @@ pub async fn run_controller(
 }
 
 /// Reads the manifests that `options` point to: of `revision`, or, without one, of the folder
-/// as it lies. Needs no engine, and of the state folder only a place for what is fetched.
+/// as it lies. Needs neither state nor engine.
 pub async fn read_manifests(
     options: ControllerOptions,
     revision: Option<String>,
 ) -> Result<Findings, OperationError> {
+    // Of its own, so that neither the state folder nor a controller's clone is touched.
+    let state = tempfile::tempdir()
+        .map_err(|error| OperationError::because("no temporary folder can be made", &error))?;
+    let options = ControllerOptions { state: state.path().to_owned(), ..options };
     let source = reconcile::open_source(&options)?;
-    let failed = |error| OperationError::because("the manifests can't be read", &error);
-    let commit = match revision {
-        Some(revision) => source.resolve(&revision).await,
-        None => source.resolve("HEAD").await,
+    let failed = |error| {
+        OperationError::because("the manifests can't be read", &error)
+            .hint("name their folder: plimsoll validate FOLDER, or --repo REPO --rev REV")
     };
-    let files = source.files(&commit.map_err(failed)?).await.map_err(failed)?;
+    let commit = source.resolve(revision.as_deref().unwrap_or("HEAD")).await.map_err(failed)?;
+    let files = source.files(&commit).await.map_err(failed)?;
     let reading = Reader::new().read(&files);
     Ok(Findings { errors: reading.diagnostics, warnings: reading.warnings })
 }

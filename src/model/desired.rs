@@ -92,7 +92,7 @@ pub struct Host {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum EngineAddress {
     /// Absolute path of the engine's socket.
     Unix { path: String },
@@ -141,7 +141,7 @@ pub struct Balancer {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum BalancerRun {
     /// Plimsoll starts HAProxy, and brings it back when it dies.
     Managed,
