@@ -92,20 +92,24 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("IMAGE", &["/status/image", "/spec/image", "/spec/template/image"]),
         ],
         Kind::Host => &[
-            ("REACHABLE", &["/status/reachable"]),
+            ("REACHABLE", &["/status/conditions/0/status"]),
             ("ADDRESS", &["/spec/address"]),
             ("DRAIN", &["/spec/drain"]),
-            ("MESSAGE", &["/status/message"]),
+            ("MESSAGE", &["/status/conditions/0/message"]),
         ],
-        Kind::Balancer => {
-            &[("REACHABLE", &["/status/reachable"]), ("MESSAGE", &["/status/message"])]
-        }
+        Kind::Balancer => &[
+            ("REACHABLE", &["/status/conditions/0/status"]),
+            ("MESSAGE", &["/status/conditions/0/message"]),
+        ],
         Kind::Container => &[
             ("HOST", &["/status/host", "/spec/host"]),
             ("STATE", &["/status/state"]),
             ("HEALTH", &["/status/health"]),
             ("ID", &["/status/id"]),
         ],
+        Kind::Revision => {
+            &[("IMAGE", &["/spec/pin/reference"]), ("FILE", &["/spec/app/location/file"])]
+        }
         Kind::Pin => &[
             ("IMAGE", &["/spec/reference", "/spec/pin/reference"]),
             ("CONTENT", &["/spec/content/digest", "/spec/content/id", "/spec/content"]),
@@ -117,9 +121,7 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("APPLIED", &["/status/applied", "/spec/applied"]),
             ("ATTEMPTED", &["/status/attempted", "/spec/attempted"]),
         ],
-        Kind::Execution => {
-            &[("COMMIT", &["/spec/commit", "/status/commit"]), ("RESULT", &["/status/result"])]
-        }
+        Kind::Execution => &[("KIND", &["/spec/kind"]), ("STEP", &["/spec/summary"])],
         Kind::Installation => &[("UID", &["/spec/uid"])],
         Kind::Environment => &[],
     }

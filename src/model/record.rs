@@ -32,6 +32,8 @@ pub enum Kind {
     Container,
     /// Pinned image of an app.
     Pin,
+    /// What an app was declared as, and pinned to, when it last converged.
+    Revision,
     Hold,
     Approval,
     /// The commits that were attempted and applied.
@@ -41,7 +43,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Installation,
         Self::Environment,
         Self::Host,
@@ -49,6 +51,7 @@ impl Kind {
         Self::App,
         Self::Container,
         Self::Pin,
+        Self::Revision,
         Self::Hold,
         Self::Approval,
         Self::Source,

@@ -12,6 +12,7 @@ use crate::clock::{Clock, Random, Randomness, SystemClock};
 use crate::docker::{DockerEngines, EngineOptions, Engines};
 use crate::manifest::Reader;
 use crate::model::{AppId, BalancerName, CommitId, Desired, Event, EventType, HostName};
+use crate::observe::Sight;
 use crate::proxy::{HaproxyProxies, Proxies};
 use crate::source::{
     CredentialOptions, GitSource, SecretFolder, Source, SourceOptions, WorktreeSource,
@@ -48,7 +49,8 @@ pub struct Controller {
     pub(super) recollection: Mutex<Recollection>,
     pub(super) events: broadcast::Sender<Event>,
     /// Somebody wants the loop to look now.
-    pub(super) wake: Notify,
+    pub(super) wake: Arc<Notify>,
+    pub(super) sight: Sight,
     /// Held for reading by all that executes; an `apply` takes it alone.
     pub(super) gate: Arc<RwLock<()>>,
 }
@@ -113,7 +115,9 @@ impl Controller {
 
     /// A controller of these parts.
     pub fn new(options: ControllerOptions, parts: Parts) -> Self {
+        let wake = Arc::new(Notify::new());
         Self {
+            sight: Sight::new(wake.clone()),
             memory: Memory::new(parts.store.clone()),
             parts,
             state: options.state.clone(),
@@ -122,7 +126,7 @@ impl Controller {
             resolutions: Mutex::default(),
             recollection: Mutex::default(),
             events: broadcast::channel(EVENT_BACKLOG).0,
-            wake: Notify::new(),
+            wake,
             gate: Arc::default(),
         }
     }

@@ -1,12 +1,15 @@
 //! From image references to what they stand for. A tag is resolved when the `image` field
 //! changes, and pinned: by its registry, which an engine is asked to ask, or where the image was
-//! built on the hosts, by its id there.
+//! built on the hosts, by its id there. A registry that is slow holds up only the apps that
+//! wait for it: questions go on in the background.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::docker::Engine;
@@ -15,16 +18,33 @@ use crate::observe::Observer;
 
 use super::Controller;
 
+/// How long a look of the loop waits for answers, and how long a command's own does: an engine
+/// gives up asking a registry after 30 s.
+const HASTY: Duration = Duration::from_secs(2);
+const PATIENT: Duration = Duration::from_secs(60);
+
 /// Registries and engines that are asked at one time.
 const AT_ONCE: usize = 16;
 
-/// Failed resolutions, and when they are tried again.
-#[derive(Debug, Default)]
+/// Questions on their way, and those that failed, with the time of the next try.
 pub(super) struct Resolutions {
+    asked: BTreeMap<AppId, Asked>,
     failed: BTreeMap<AppId, Failed>,
+    places: Arc<Semaphore>,
 }
 
-#[derive(Debug)]
+impl Default for Resolutions {
+    fn default() -> Self {
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        Self { asked: BTreeMap::new(), failed: BTreeMap::new(), places }
+    }
+}
+
+struct Asked {
+    image: ImageRef,
+    answer: Shared<BoxFuture<'static, Result<Pin, String>>>,
+}
+
 struct Failed {
     image: ImageRef,
     reason: String,
@@ -47,6 +67,7 @@ impl Controller {
         observed: &Observed,
         observer: &Observer,
         stored: &BTreeMap<AppId, Pin>,
+        hasty: bool,
     ) -> Pins {
         let mut pins = Pins { all: BTreeMap::new(), new: BTreeMap::new() };
         let mut open = Vec::new();
@@ -61,16 +82,20 @@ impl Controller {
             } else if let Some(reason) = self.failed_lately(id, image) {
                 pins.all.insert(id.clone(), Err(reason));
             } else {
-                open.push(app);
+                open.push((app, self.ask(app, observed, observer)));
             }
         }
-        let questions: Vec<_> = open
-            .into_iter()
-            .map(|app| async move { (app, resolve(app, observer).await) })
-            .collect();
-        let answers: Vec<_> =
-            futures_util::stream::iter(questions).buffer_unordered(AT_ONCE).collect().await;
-        for (app, answer) in answers {
+        let deadline = Instant::now() + if hasty { HASTY } else { PATIENT };
+        for (app, answer) in open {
+            let image = &app.template.image;
+            let answer = match tokio::time::timeout_at(deadline, answer).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    let reason = format!("{image} is being resolved, no answer so far");
+                    pins.all.insert(app.id.clone(), Err(reason));
+                    continue;
+                }
+            };
             self.note_resolution(app, &answer);
             if let Ok(pin) = &answer {
                 pins.new.insert(app.id.clone(), pin.clone());
@@ -80,14 +105,52 @@ impl Controller {
         pins
     }
 
+    fn resolutions(&self) -> MutexGuard<'_, Resolutions> {
+        self.resolutions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks, unless that very question is on its way already.
+    fn ask(
+        &self,
+        app: &App,
+        observed: &Observed,
+        observer: &Observer,
+    ) -> Shared<BoxFuture<'static, Result<Pin, String>>> {
+        let image = app.template.image.clone();
+        let mut resolutions = self.resolutions();
+        if let Some(asked) = resolutions.asked.get(&app.id).filter(|asked| asked.image == image) {
+            return asked.answer.clone();
+        }
+        let seen = app.placement.keys().filter(|host| observed.host(host).is_some());
+        let hosts: Vec<(HostName, Arc<dyn Engine>)> = seen
+            .filter_map(|host| Some((host.clone(), observer.engines.get(host)?.clone())))
+            .collect();
+        let (places, wake) = (resolutions.places.clone(), self.wake.clone());
+        let question = image.clone();
+        let task = tokio::spawn(async move {
+            let _place = places.acquire_owned().await;
+            let answer = resolve(&question, &hosts).await;
+            wake.notify_one();
+            answer
+        });
+        let answer = async move {
+            task.await.unwrap_or_else(|error| Err(format!("the question failed: {error}")))
+        };
+        let answer = answer.boxed().shared();
+        resolutions.asked.insert(app.id.clone(), Asked { image, answer: answer.clone() });
+        answer
+    }
+
     fn failed_lately(&self, app: &AppId, image: &ImageRef) -> Option<String> {
-        let resolutions = self.resolutions.lock().unwrap_or_else(PoisonError::into_inner);
+        let resolutions = self.resolutions();
         let failed = resolutions.failed.get(app)?;
         (failed.image == *image && Instant::now() < failed.next).then(|| failed.reason.clone())
     }
 
     fn note_resolution(&self, app: &App, answer: &Result<Pin, String>) {
-        let mut resolutions = self.resolutions.lock().unwrap_or_else(PoisonError::into_inner);
+        let unit = self.parts.randomness.unit();
+        let mut resolutions = self.resolutions();
+        resolutions.asked.remove(&app.id);
         match answer {
             Ok(_) => drop(resolutions.failed.remove(&app.id)),
             Err(reason) => {
@@ -95,7 +158,7 @@ impl Controller {
                 let before = resolutions.failed.get(&app.id).filter(|failed| failed.image == image);
                 let tries = before.map_or(0, |failed| failed.tries.saturating_add(1));
                 let pause = Duration::from_secs(2).saturating_mul(1 << tries.min(7));
-                let next = Instant::now() + pause.mul_f64(0.8 + 0.4 * self.parts.randomness.unit());
+                let next = Instant::now() + pause.mul_f64(0.8 + 0.4 * unit);
                 let reason = reason.clone();
                 resolutions.failed.insert(app.id.clone(), Failed { image, reason, tries, next });
             }
@@ -117,15 +180,13 @@ fn labelled(observed: &Observed, app: &AppId, image: &ImageRef) -> Option<Pin> {
 }
 
 /// Asks the app's hosts, and through one of them the registry.
-async fn resolve(app: &App, observer: &Observer) -> Result<Pin, String> {
-    let image = &app.template.image;
-    let hosts: Vec<(&HostName, &dyn Engine)> = app
-        .placement
-        .keys()
-        .filter_map(|host| Some((host, observer.engines.get(host)?.as_ref())))
-        .collect();
+async fn resolve(image: &ImageRef, hosts: &[(HostName, Arc<dyn Engine>)]) -> Result<Pin, String> {
+    if hosts.is_empty() {
+        return Err(format!("{image} can't be resolved: no host of it can be seen"));
+    }
     let name = image.to_string();
-    let looks = hosts.iter().map(|(host, engine)| async { (*host, engine.image(&name).await) });
+    let name = name.as_str();
+    let looks = hosts.iter().map(|(host, engine)| async move { (host, engine.image(name).await) });
     let looks = futures_util::future::join_all(looks).await;
     let mut local: BTreeMap<&HostName, Sha256> = BTreeMap::new();
     let mut without: Vec<&HostName> = Vec::new();
@@ -148,7 +209,7 @@ async fn resolve(app: &App, observer: &Observer) -> Result<Pin, String> {
             silent.join("; ")
         ));
     }
-    from_registry(image, &hosts, &without).await
+    from_registry(image, hosts, &without).await
 }
 
 /// An image that was built on the hosts: all must hold the same one.
@@ -180,11 +241,11 @@ fn built_on_hosts(
 
 async fn from_registry(
     image: &ImageRef,
-    hosts: &[(&HostName, &dyn Engine)],
+    hosts: &[(HostName, Arc<dyn Engine>)],
     answering: &[&HostName],
 ) -> Result<Pin, String> {
     let mut reasons = Vec::new();
-    for (host, engine) in hosts.iter().filter(|(host, _)| answering.contains(host)) {
+    for (host, engine) in hosts.iter().filter(|(host, _)| answering.contains(&host)) {
         match engine.resolve(image).await {
             Ok(digest) => {
                 return Ok(Pin { reference: image.clone(), content: ImageContent::Digest(digest) });

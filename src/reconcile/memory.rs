@@ -173,14 +173,7 @@ impl Memory {
 
     /// What each app had when it last converged.
     pub fn fallbacks(&self) -> Result<BTreeMap<AppId, Fallback>, StoreError> {
-        let mut fallbacks = BTreeMap::new();
-        for object in self.store.list(Kind::App)? {
-            let fallback = object.status.get("fallback").and_then(read::<Fallback>);
-            if let (Ok(app), Some(fallback)) = (object.metadata.name.parse(), fallback) {
-                fallbacks.insert(app, fallback);
-            }
-        }
-        Ok(fallbacks)
+        self.by_app(Kind::Revision)
     }
 
     fn by_app<T: DeserializeOwned>(&self, kind: Kind) -> Result<BTreeMap<AppId, T>, StoreError> {

@@ -239,6 +239,10 @@ impl Controller {
     /// Notes that the situation's commit is worked on.
     pub(super) async fn take_up(&self, situation: &Situation) -> Result<(), OperationError> {
         let commit = &situation.desired.commit;
+        let commits = self.memory.commits().map_err(|error| store_failed(&error))?;
+        if commits.attempted.as_ref() == Some(commit) {
+            return Ok(());
+        }
         let description = self.parts.source.describe(commit).await.unwrap_or_default();
         let now = self.parts.clock.now();
         let news = self

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +62,8 @@ struct Loop {
     watchers: BTreeMap<HostName, (Host, CancellationToken)>,
     poll: Poll,
     next_fetch: Instant,
+    fetching: Option<JoinHandle<Result<Tip, OperationError>>>,
+    fetch_again: bool,
     /// The commit to work on, once one is known.
     tip: Option<Tip>,
     last_trouble: Option<String>,
@@ -84,6 +86,8 @@ impl Controller {
             watchers: BTreeMap::new(),
             poll: Poll::new(self.options.interval),
             next_fetch: Instant::now(),
+            fetching: None,
+            fetch_again: false,
             tip: None,
             last_trouble: None,
         };
@@ -114,18 +118,24 @@ impl Controller {
 }
 
 impl Loop {
-    /// Fetches if it is time, looks, and begins what can be begun.
+    /// Asks the remote if it is time, looks, and begins what can be begun.
     async fn turn(&mut self) {
-        if Instant::now() >= self.next_fetch {
-            self.fetch().await;
+        if Instant::now() >= self.next_fetch && self.fetching.is_none() {
+            let controller = self.controller.clone();
+            self.fetching = Some(tokio::spawn(async move { controller.tip().await }));
         }
+        self.resume();
         let Some(tip) = &self.tip else { return };
         let (commit, requests, may_apply) =
             (tip.commit.clone(), tip.requests.clone(), tip.may_apply);
         let base = if may_apply { Some(commit.clone()) } else { self.attempted() };
         let Some(commit) = base else { return };
-        let options =
-            LookOptions { busy: self.busy(&commit), reserved: self.reserved(), remember: true };
+        let options = LookOptions {
+            busy: self.busy(&commit),
+            reserved: self.reserved(),
+            remember: true,
+            hasty: true,
+        };
         match self.controller.look(&commit, requests, options).await {
             Ok(situation) => self.act(Arc::new(situation)).await,
             Err(error) => self.trouble("LookFailed", &error),
@@ -136,8 +146,17 @@ impl Loop {
         self.controller.memory.commits().ok()?.attempted
     }
 
-    async fn fetch(&mut self) {
-        match self.controller.tip().await {
+    /// The remote is asked now, and once more where that is being done already: the answer may
+    /// be older than the reason to ask.
+    fn fetch_soon(&mut self) {
+        self.next_fetch = Instant::now();
+        self.fetch_again = self.fetching.is_some();
+    }
+
+    /// What the remote answered. A remote that hangs holds up nothing: it is asked aside.
+    fn fetched(&mut self, answer: Result<Tip, OperationError>) {
+        self.fetching = None;
+        match answer {
             Ok(tip) => {
                 for request in &tip.requests {
                     tracing::warn!("{}: plimsoll approve {}", request.reason, request.id);
@@ -152,14 +171,16 @@ impl Loop {
                 let text = text.collect::<Vec<_>>().join(": ");
                 self.controller.recollect().source_error = Some(text);
                 self.trouble("FetchFailed", &error);
-                self.resume();
             }
         }
         let delay = self.poll.delay(self.controller.parts.randomness.as_ref());
         self.next_fetch = Instant::now() + delay;
+        if std::mem::take(&mut self.fetch_again) {
+            self.next_fetch = Instant::now();
+        }
     }
 
-    /// While the remote can't be read, the commit that was taken up last is kept up.
+    /// Before the remote has answered, the commit that was taken up last is kept up.
     fn resume(&mut self) {
         if self.tip.is_none() {
             let commit = self.attempted();
@@ -271,17 +292,19 @@ impl Loop {
         let resync = Instant::now() + RESYNC.min(controller.options.interval);
         let soonest =
             self.backoffs.values().map(|b| b.until).filter(|until| *until > Instant::now());
-        let until = soonest.chain([resync, self.next_fetch]).min().unwrap_or(resync);
+        let fetch = self.fetching.is_none().then_some(self.next_fetch);
+        let until = soonest.chain([resync]).chain(fetch).min().unwrap_or(resync);
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
             Some(landed) = self.running.join_next() => self.land(landed.ok()),
-            () = controller.parts.source.changed() => self.next_fetch = Instant::now(),
+            answer = answer_of(&mut self.fetching) => self.fetched(answer),
+            () = controller.parts.source.changed() => self.fetch_soon(),
             () = controller.wake.notified() => {}
             () = tokio::time::sleep_until(until) => return,
         }
         if controller.take_fetch_wish() {
-            self.next_fetch = Instant::now();
+            self.fetch_soon();
         }
         tokio::time::sleep(COALESCE).await;
         while let Some(landed) = self.running.try_join_next() {
@@ -346,6 +369,18 @@ impl Loop {
         if tokio::time::timeout(LAST_STEPS, finished).await.is_err() {
             tracing::warn!("steps in progress didn't finish within {} s", LAST_STEPS.as_secs());
         }
+    }
+}
+
+/// The remote's answer; never where it isn't being asked.
+async fn answer_of(
+    fetching: &mut Option<JoinHandle<Result<Tip, OperationError>>>,
+) -> Result<Tip, OperationError> {
+    match fetching {
+        None => std::future::pending().await,
+        Some(task) => task.await.unwrap_or_else(|error| {
+            Err(OperationError::because("the look at the remote failed", &error))
+        }),
     }
 }
 

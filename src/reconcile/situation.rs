@@ -40,6 +40,8 @@ pub(super) struct LookOptions {
     pub reserved: BTreeMap<crate::model::HostName, BTreeSet<u16>>,
     /// New pins are written down.
     pub remember: bool,
+    /// Registries that don't answer at once aren't waited for: the loop is woken when they do.
+    pub hasty: bool,
 }
 
 /// The commit to work on, and what of it waits for a person.
@@ -98,7 +100,7 @@ impl Controller {
     ) -> Result<Situation, OperationError> {
         let (desired, diagnostics) = self.read(commit).await?;
         let observer = self.observer(&desired).map_err(|error| store_failed(&error))?;
-        let observed = observer.look().await;
+        let observed = self.sight.look(&observer).await;
         self.count("looks", 1);
         let known = self.known(&desired, &observed, &observer, options).await?;
         let previous = self.previous().await;
@@ -162,7 +164,7 @@ impl Controller {
     ) -> Result<Known, OperationError> {
         let failed = |error: StoreError| store_failed(&error);
         let stored = self.memory.pins().map_err(failed)?;
-        let pins = self.pins(desired, observed, observer, &stored).await;
+        let pins = self.pins(desired, observed, observer, &stored, options.hasty).await;
         if options.remember && !pins.new.is_empty() {
             self.memory.pin(&pins.new).map_err(failed)?;
         }

@@ -62,7 +62,9 @@ impl Controller {
             objects.push(balancer);
         }
         for id in app_ids(situation) {
-            objects.push(self.app_object(situation, id)?);
+            let app = self.app_object(situation, id)?;
+            objects.extend(revision_object(situation, id, &app));
+            objects.push(app);
         }
         for (host, container) in situation.observed.containers() {
             let app = &container.birth.app;
@@ -82,6 +84,13 @@ impl Controller {
     /// Deletes the objects of what isn't declared and isn't there any more. What couldn't be
     /// seen is kept.
     fn forget(&self, situation: &Situation, written: &[Object]) -> Result<(), StoreError> {
+        let apps = app_ids(situation);
+        for object in self.parts.store.list(Kind::Revision)? {
+            let app = object.metadata.name.parse::<AppId>();
+            if app.is_ok_and(|app| !apps.contains(&app)) {
+                self.parts.store.delete(Kind::Revision, &object.metadata.name)?;
+            }
+        }
         for kind in [Kind::Environment, Kind::Balancer, Kind::App, Kind::Container] {
             let names: std::collections::BTreeSet<&str> = written
                 .iter()
@@ -133,19 +142,7 @@ impl Controller {
         self.date(&mut status.conditions, stored.as_ref());
         let mut app = object(Kind::App, &name, Some(id.environment.to_string()));
         app.spec = json(&situation.desired.apps.get(id));
-        let converged = status.sync == Sync::InSync && status.health == Health::Healthy;
         app.status = json(&status);
-        let fallback = match (converged, situation.desired.apps.get(id)) {
-            (true, Some(declared)) => match situation.known.pins.get(id) {
-                Some(Ok(pin)) => Some(json(&Fallback { app: declared.clone(), pin: pin.clone() })),
-                _ => None,
-            },
-            _ => None,
-        };
-        let before = stored.and_then(|object| object.status.get("fallback").cloned());
-        if let (Some(fallback), Some(status)) = (fallback.or(before), app.status.as_object_mut()) {
-            status.insert("fallback".into(), fallback);
-        }
         Ok(app)
     }
 
@@ -163,6 +160,19 @@ impl Controller {
                 same.and_then(|old| old.last_transition_time).or(Some(self.parts.clock.now()));
         }
     }
+}
+
+/// What is gone back to when a later revision fails: the app as it is, where it is as declared.
+fn revision_object(situation: &Situation, id: &AppId, app: &Object) -> Option<Object> {
+    let declared = situation.desired.apps.get(id)?;
+    let pin = situation.known.pins.get(id)?.as_ref().ok()?.clone();
+    let is = |field: &str, word: &str| app.status.get(field).is_some_and(|value| value == word);
+    if !is("sync", "InSync") || !is("health", "Healthy") {
+        return None;
+    }
+    let mut revision = object(Kind::Revision, &id.to_string(), Some(id.environment.to_string()));
+    revision.spec = json(&Fallback { app: declared.clone(), pin });
+    Some(revision)
 }
 
 /// Every app that is declared, or of which something stands.
