@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::wait::pause;
+use super::wait::{pause, wait_for};
 
 /// One HAProxy that Plimsoll runs, by the folder in which it lies.
 #[derive(Debug, Clone)]
@@ -50,13 +50,15 @@ impl Balancer {
     /// The process id of the master, which stays the same over reloads.
     #[track_caller]
     pub fn master(&self) -> i32 {
-        let processes = self.ask("master.sock", "show proc").unwrap();
-        processes
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .find(|words| words.get(1) == Some(&"master"))
-            .and_then(|words| words[0].parse().ok())
-            .unwrap_or_else(|| panic!("no master in {processes}"))
+        // While it reloads, a master may refuse or reset the connection.
+        wait_for(Duration::from_secs(10), "HAProxy's master answers", || {
+            let processes = self.ask("master.sock", "show proc")?;
+            let mut rows =
+                processes.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let master = rows.find(|words| words.get(1) == Some(&"master"));
+            let pid = master.and_then(|words| words[0].parse().ok());
+            pid.ok_or_else(|| format!("no master in {processes}"))
+        })
     }
 
     /// What must be the same before and after where nothing may have been reloaded.

@@ -3,7 +3,7 @@
 //! back when the process ends.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Mutex;
 
 use rustix::fs::{FlockOperation, flock};
@@ -37,10 +37,17 @@ impl Block {
 
     /// A block that nobody uses.
     pub fn claim() -> Self {
-        Self(claim("block", 0..90, |number| {
-            let block = Self(number);
-            (0..Self::PORTS_FOR_BALANCER).all(|nth| is_bindable(block.balancer_port(nth)))
-        }))
+        Self(claim("block", 0..90, |number| Self(number).is_bindable()))
+    }
+
+    /// False where a run that has just ended isn't cleaned up yet.
+    fn is_bindable(self) -> bool {
+        let first = self.first_container_port();
+        let published = (first..first + Self::PORTS_FOR_CONTAINERS)
+            .flat_map(|port| [([127, 0, 0, 1], port), ([127, 0, 0, 2], port)]);
+        let bound =
+            (0..Self::PORTS_FOR_BALANCER).map(|nth| ([127, 0, 0, 1], self.balancer_port(nth)));
+        published.chain(bound).all(|address| TcpListener::bind(SocketAddr::from(address)).is_ok())
     }
 
     /// The range that published ports come from, as a Host declares it.
@@ -58,10 +65,6 @@ impl Block {
         assert!(nth < Self::PORTS_FOR_BALANCER);
         17_000 + self.0 * Self::PORTS_FOR_BALANCER + nth
     }
-}
-
-fn is_bindable(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 /// A port on 127.0.0.1 that nobody listens on now.

@@ -2,10 +2,12 @@
 //! them, and may touch nothing else.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::claim::claim;
+use super::command::run;
 use super::dockerd::Dockerd;
 use super::engine::Engine;
 use super::wait::wait_until;
@@ -70,8 +72,7 @@ pub fn start_dockerd() -> Dockerd {
         !Path::new(&format!("/sys/class/net/plmt{number}")).exists()
     });
     let bridge = format!("plmt{number}");
-    watchdog::remember(&Leftover::Bridge(&bridge));
-    watchdog::remember(&Leftover::ControlGroup(&bridge));
+    watchdog::remember(&Leftover::Engine(&bridge));
     let arguments = [
         // By its control group the watchdog finds the processes of its containers.
         format!("--cgroup-parent=/{bridge}"),
@@ -83,5 +84,7 @@ pub fn start_dockerd() -> Dockerd {
     ];
     let dockerd = Dockerd::start_with(u8::try_from(number).unwrap(), &arguments);
     watchdog::remember(&Leftover::Folder(dockerd.folder().to_str().unwrap()));
+    let mark = watchdog::mark();
+    run(Command::new("ip").args(["link", "set", "dev", &bridge, "alias", &mark])).expect(0);
     dockerd
 }

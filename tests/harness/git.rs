@@ -19,6 +19,9 @@ impl Repository {
         let (remote, clone) = (repository.remote.as_path(), repository.clone.as_path());
         std::fs::create_dir_all(clone).unwrap();
         repository.git(["init", "-q", "--bare", "-b", "main", remote.to_str().unwrap()]);
+        // A test may delete the branch that everybody follows.
+        let deletes = ["config", "receive.denyDeleteCurrent", "ignore"];
+        repository.git(["--git-dir", remote.to_str().unwrap()].into_iter().chain(deletes));
         repository.git(["init", "-q", "-b", "main"]);
         repository.git(["remote", "add", "origin", remote.to_str().unwrap()]);
         repository

@@ -10,25 +10,30 @@ use std::sync::{Mutex, OnceLock};
 pub enum Leftover<'a> {
     /// A folder, and every process that has it on its command line.
     Folder(&'a str),
-    /// A network bridge.
-    Bridge(&'a str),
-    /// A control group, with the processes of an engine's containers.
-    ControlGroup(&'a str),
+    /// An engine's network bridge, and the control group of that name with the processes of its
+    /// containers. They are ours as long as the bridge bears [`mark`]: another test run may have
+    /// taken the name meanwhile.
+    Engine(&'a str),
+}
+
+/// What we write on our bridges (`ip link set dev BRIDGE alias MARK`).
+pub fn mark() -> String {
+    format!("plimsoll-test-{}", std::process::id())
 }
 
 /// Its input ends when our process does, however that happens: the kernel closes the pipe.
 /// Engines are asked first, since one that ends in order unmounts what it mounted.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
-folders= bridges= groups=
+mark=$1 folders= engines=
 while read -r kind value; do
     case $kind in
         folder) folders="$folders $value" ;;
-        bridge) bridges="$bridges $value" ;;
-        group) groups="$groups $value" ;;
+        engine) engines="$engines $value" ;;
     esac
 done
 users_of() { printf '%s/' "$1" | grep -lFa -f - /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3; }
+is_ours() { [ "$(cat "/sys/class/net/$1/ifalias" 2>/dev/null)" = "$mark" ]; }
 asked=
 for folder in $folders; do
     pid=$(cat "$folder/pid" 2>/dev/null) || continue
@@ -40,8 +45,9 @@ for pid in $asked; do
     tries=0
     while kill -0 "$pid" 2>/dev/null && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
 done
-for group in $groups; do
-    find /sys/fs/cgroup -path "*/$group/*" -name cgroup.procs 2>/dev/null |
+for engine in $engines; do
+    is_ours "$engine" || continue
+    find /sys/fs/cgroup -path "*/$engine/*" -name cgroup.procs 2>/dev/null |
         while read -r file; do for pid in $(cat "$file" 2>/dev/null); do kill -KILL "$pid"; done; done
 done
 for folder in $folders; do
@@ -50,10 +56,11 @@ for folder in $folders; do
         while read -r mount; do umount -l "$mount"; done
     rm -rf "$folder"
 done
-for group in $groups; do
-    find /sys/fs/cgroup -depth -type d \( -path "*/$group" -o -path "*/$group/*" \) -exec rmdir {} \;
+for engine in $engines; do
+    is_ours "$engine" || continue
+    find /sys/fs/cgroup -depth -type d \( -path "*/$engine" -o -path "*/$engine/*" \) -exec rmdir {} \;
+    ip link del "$engine"
 done
-for bridge in $bridges; do ip link del "$bridge"; done
 "#;
 
 /// Tells the watchdog of something that is to be gone when this process has ended.
@@ -61,8 +68,7 @@ pub fn remember(leftover: &Leftover<'_>) {
     static INPUT: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
     let line = match leftover {
         Leftover::Folder(path) => format!("folder {path}\n"),
-        Leftover::Bridge(name) => format!("bridge {name}\n"),
-        Leftover::ControlGroup(name) => format!("group {name}\n"),
+        Leftover::Engine(name) => format!("engine {name}\n"),
     };
     let mut input = INPUT.get_or_init(start).lock().unwrap();
     input.write_all(line.as_bytes()).expect("the watchdog takes a line");
@@ -71,7 +77,7 @@ pub fn remember(leftover: &Leftover<'_>) {
 #[allow(clippy::zombie_processes, reason = "it ends after us, and init takes it then")]
 fn start() -> Mutex<ChildStdin> {
     let mut child = Command::new("sh")
-        .args(["-c", SCRIPT, "plimsoll-test-watchdog"])
+        .args(["-c", SCRIPT, "plimsoll-test-watchdog", &mark()])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

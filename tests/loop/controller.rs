@@ -115,7 +115,9 @@ fn commands_say_the_same_with_and_without_a_controller() {
     let with = ask();
     controller.stop();
     assert_eq!(ask(), with);
-    for words in [&["events"][..], &["history"], &["describe", "production/web"], &["schema"]] {
+    for words in
+        [&["events"][..], &["history"], &["describe", "app", "production/web"], &["schema"]]
+    {
         let output = shop.plimsoll(words.iter().copied()).expect(0);
         assert!(!output.stdout.trim().is_empty(), "{output}");
     }

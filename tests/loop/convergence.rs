@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Installation, Load, Plan, app, set, wait_until};
+use crate::harness::{Installation, Load, LoadReport, Plan, app, set, wait_for, wait_until};
 
 #[test]
 fn a_push_converges_and_then_nothing_is_left_to_do() {
@@ -87,12 +87,10 @@ fn apply_runs_the_very_plan_that_diff_shows() {
     let (code, run) = shop.apply();
     assert_eq!(code, 0, "{run:?}");
     assert_eq!(digest_and_steps(&run), digest_and_steps(&shown));
-    let ids: Vec<_> = run.steps.iter().map(|step| &step.id).collect();
-    for outcome in &run.outcome {
-        assert!(ids.contains(&&outcome.id), "{outcome:?} is of no step");
-        assert!(outcome.error.is_none(), "{outcome:?}");
+    for step in &run.steps {
+        let outcome = run.outcome.iter().find(|outcome| outcome.id == step.id);
+        assert!(outcome.is_some_and(|outcome| outcome.result == "done"), "{step:?}: {outcome:?}");
     }
-    assert_eq!(run.outcome.len(), ids.len());
 
     // An update as well, in which there is something to keep.
     shop.write_app(&set(set(app("web"), "/replicas", 1), "/image", "web:2"));
@@ -163,6 +161,15 @@ fn a_kept_plan_is_refused_when_commit_or_fleet_moved() {
     assert!(shop.get("web").unwrap().text().contains("version=3"));
 }
 
+/// Which part of the requests between two reports alpha answered.
+fn share_of_alpha(before: &LoadReport, after: &LoadReport) -> f64 {
+    let of_alpha = |report: &LoadReport| {
+        let servers = report.by_server.iter().filter(|(name, _)| name.starts_with("alpha:"));
+        servers.map(|(_, count)| count).sum::<u64>()
+    };
+    (of_alpha(after) - of_alpha(before)) as f64 / (after.good - before.good) as f64
+}
+
 #[test]
 fn a_weight_changes_without_a_reload_and_without_touching_a_container() {
     let shop = Installation::new("weights");
@@ -181,18 +188,18 @@ fn a_weight_changes_without_a_reload_and_without_touching_a_container() {
         }
     }
 
-    // Three in four requests go to alpha, as 60 to 20 says.
-    let share_of_alpha = |from: u64| {
-        let report = load.so_far();
-        let of_alpha = report.by_server.iter().filter(|(name, _)| name.starts_with("alpha:"));
-        (report.good - from, of_alpha.map(|(_, count)| count).sum::<u64>())
-    };
-    let (begin, alpha_before) = share_of_alpha(0);
-    wait_until(Duration::from_secs(20), "800 requests", || share_of_alpha(begin).0 > 800);
-    let (requests, alpha) = share_of_alpha(begin);
-    let share = (alpha - alpha_before) as f64 / requests as f64;
-    assert!((0.70..0.80).contains(&share), "{share} of the requests went to alpha");
-
+    // Three in four requests go to alpha, as 60 to 20 says, once HAProxy's round robin has left
+    // the weights of before behind, which takes it some hundred requests.
+    let mut before = load.so_far();
+    wait_for(Duration::from_secs(60), "requests are spread by weight", || {
+        wait_until(Duration::from_secs(20), "more requests", || {
+            load.so_far().good > before.good + 400
+        });
+        let now = load.so_far();
+        let share = share_of_alpha(&before, &now);
+        before = now;
+        if (0.73..0.77).contains(&share) { Ok(()) } else { Err(format!("{share} went to alpha")) }
+    });
     load.stop().expect_none_lost(1000);
     assert_eq!(shop.containers(), containers);
     assert_eq!(shop.balancer().generation(), generation);

@@ -79,7 +79,7 @@ fn failing_versions() -> Vec<(&'static str, serde_json::Value)> {
     vec![
         ("its check always fails", web("/env/FAIL_STATUS", json!("1"))),
         ("it never listens", web("/env/NEVER_LISTEN", json!("1"))),
-        ("it ends by itself", web("/env/EXIT_AFTER_MS", json!("100"))),
+        ("it ends by itself", web("/env/EXIT_AFTER_MS", json!("1"))),
         ("its command isn't in the image", web("/command", json!(["/no/such/program"]))),
         ("its image doesn't exist", web("/image", json!("no-such-image:1"))),
     ]

@@ -44,7 +44,7 @@ fn ask_everything(shop: &Installation) {
         &["get", "app", "production/web"],
         &["get", "containers"],
         &["get", "executions"],
-        &["describe", "production/web"],
+        &["describe", "app", "production/web"],
         &["events"],
         &["history"],
     ] {
