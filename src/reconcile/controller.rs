@@ -22,7 +22,7 @@ use crate::store::{SledStore, Store};
 use super::ControllerOptions;
 use super::images::Resolutions;
 use super::memory::Memory;
-use super::situation::Situation;
+use super::situation::{Reading, Situation};
 
 /// How many events may wait for a slow reader before it misses some.
 const EVENT_BACKLOG: usize = 1024;
@@ -59,6 +59,8 @@ pub struct Controller {
 /// again.
 #[derive(Default)]
 pub(super) struct Recollection {
+    /// The commit that was read last.
+    pub read: Option<Arc<Reading>>,
     /// What the last applied commit declared.
     pub applied: Option<(CommitId, Arc<Desired>)>,
     /// Where balancers pointed to when they were seen last.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Applied, Diff, OperationError, Progress};
 use crate::execute::{Executor, Failure, Watcher};
 use crate::model::{AppId, EventType, Hold, SecretName};
-use crate::plan::{Action, Plan, Step, StepOutcome, StepResult};
+use crate::plan::{Action, Place, Plan, Step, StepOutcome, StepResult};
 
 use super::Controller;
 use super::situation::{LookOptions, Situation, store_failed};
@@ -37,6 +37,9 @@ impl Watcher for Recorder<'_> {
 
     fn finished(&self, step: &Step, outcome: &StepOutcome, failure: Option<&Failure>) {
         self.controller.count("steps", 1);
+        if let Place::Host(host) = &step.place {
+            self.controller.sight.stir(host);
+        }
         let summary = step.summary.clone();
         (self.report)(Progress::Finished { outcome: outcome.clone(), summary });
         let object = match &step.app {

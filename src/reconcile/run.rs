@@ -392,10 +392,13 @@ async fn watch(controller: Arc<Controller>, host: Host, owner: Owner, cancel: Ca
             if let Ok(mut events) = engine.events(&owner).await {
                 pause = Duration::from_millis(500);
                 // What happened before we listened is found by this look.
+                controller.sight.hear(&host.name, true);
                 controller.wake.notify_one();
                 while events.next().await.is_some() {
+                    controller.sight.stir(&host.name);
                     controller.wake.notify_one();
                 }
+                controller.sight.hear(&host.name, false);
                 controller.wake.notify_one();
             }
             tokio::time::sleep(pause).await;
@@ -407,6 +410,7 @@ async fn watch(controller: Arc<Controller>, host: Host, owner: Owner, cancel: Ca
         () = cancel.cancelled() => {}
         () = listen => {}
     }
+    controller.sight.hear(&host.name, false);
 }
 
 fn failed(plan: &Plan, error: &OperationError) -> Vec<StepOutcome> {

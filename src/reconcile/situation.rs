@@ -31,6 +31,13 @@ pub(super) struct Situation {
     pub requests: Vec<ApprovalRequest>,
 }
 
+/// What a commit declares, and the mistakes in it.
+pub(super) struct Reading {
+    commit: CommitId,
+    pub desired: Arc<Desired>,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
 /// What a look leaves out or keeps to itself.
 #[derive(Debug, Default, Clone)]
 pub(super) struct LookOptions {
@@ -98,29 +105,35 @@ impl Controller {
         requests: Vec<ApprovalRequest>,
         options: LookOptions,
     ) -> Result<Situation, OperationError> {
-        let (desired, diagnostics) = self.read(commit).await?;
+        let reading = self.read(commit).await?;
+        let (desired, diagnostics) = (reading.desired.clone(), reading.diagnostics.clone());
         let observer = self.observer(&desired).map_err(|error| store_failed(&error))?;
-        let observed = self.sight.look(&observer).await;
+        let observed = self.sight.look(&observer, options.hasty).await;
         self.count("looks", 1);
         let known = self.known(&desired, &observed, &observer, options).await?;
         let previous = self.previous().await;
         let known = Known { guards: guards(previous.as_deref(), &desired), ..known };
-        let input = Input {
-            desired: &desired,
-            observed: &observed,
-            known: &known,
-            previous: previous.as_deref(),
+        let last = self.recollect().last.clone();
+        let plan = match last.filter(|last| last.is_the_same(&desired, &observed, &known)) {
+            Some(last) => last.plan.clone(),
+            None => {
+                self.count("plans", 1);
+                let previous = previous.as_deref();
+                let input =
+                    Input { desired: &desired, observed: &observed, known: &known, previous };
+                let plan = plan(&input);
+                let findings = check::findings(&plan, &desired, &observed);
+                withhold(plan, &findings, &desired)
+            }
         };
-        let plan = plan(&input);
-        let findings = check::findings(&plan, &desired, &observed);
-        let plan = withhold(plan, &findings, &desired);
         Ok(Situation { desired, diagnostics, observed, known, plan, observer, requests })
     }
 
-    async fn read(
-        &self,
-        commit: &CommitId,
-    ) -> Result<(Arc<Desired>, Vec<Diagnostic>), OperationError> {
+    /// What a commit declares. It never changes, so it is read once.
+    async fn read(&self, commit: &CommitId) -> Result<Arc<Reading>, OperationError> {
+        if let Some(reading) = self.recollect().read.clone().filter(|r| r.commit == *commit) {
+            return Ok(reading);
+        }
         let files = self.parts.source.files(commit).await.map_err(|error| {
             OperationError::because(format!("commit {} can't be read", commit.short()), &error)
         })?;
@@ -128,8 +141,15 @@ impl Controller {
             let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
             reader.read(&files)
         };
+        self.count("filesParsed", reading.files_parsed as u64);
         match reading.desired {
-            Some(desired) => Ok((Arc::new(desired), reading.diagnostics)),
+            Some(desired) => {
+                let (commit, desired) = (commit.clone(), Arc::new(desired));
+                let reading =
+                    Arc::new(Reading { commit, desired, diagnostics: reading.diagnostics });
+                self.recollect().read = Some(reading.clone());
+                Ok(reading)
+            }
             None => Err(OperationError {
                 diagnostics: reading.diagnostics,
                 ..OperationError::new(format!(
@@ -297,6 +317,12 @@ fn withhold(mut plan: Plan, findings: &[Finding], desired: &Desired) -> Plan {
 }
 
 impl Situation {
+    /// True where a plan from these would be this plan. What changed since the commit before
+    /// is shown beside it, and doesn't count.
+    fn is_the_same(&self, desired: &Arc<Desired>, observed: &Observed, known: &Known) -> bool {
+        Arc::ptr_eq(&self.desired, desired) && self.observed == *observed && self.known == *known
+    }
+
     /// What could not be seen, in words.
     pub fn unseen(&self) -> Vec<String> {
         let hosts = self.observed.hosts.iter().filter_map(|(name, view)| match view {

@@ -42,9 +42,14 @@ impl Balancer {
     /// The process id of the worker. A reload makes another one.
     #[track_caller]
     pub fn worker(&self) -> i32 {
-        let info = self.runtime("show info").unwrap();
+        self.try_worker().unwrap()
+    }
+
+    /// The process id of the newest worker, or why HAProxy didn't tell.
+    pub fn try_worker(&self) -> Result<i32, String> {
+        let info = self.runtime("show info")?;
         let pid = info.lines().find_map(|line| line.strip_prefix("Pid: "));
-        pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no pid in {info}"))
+        pid.and_then(|pid| pid.parse().ok()).ok_or_else(|| format!("no pid in {info}"))
     }
 
     /// The process id of the master, which stays the same over reloads.
