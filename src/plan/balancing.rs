@@ -150,18 +150,31 @@ fn backends_of(app: &App) -> [(BackendName, Backend); 2] {
     ]
 }
 
-/// `wanted`, with the backends that still have servers or routes.
+/// `wanted`, with the backends that still have servers or routes. Where the file tells nothing,
+/// the process does: what leaves is silenced and drained before its backend goes. How it was
+/// checked can't be read from a process, so a connection must do for the time that it has left.
 fn with_occupied(wanted: &ProxyStructure, proxied: &Proxied<'_>) -> ProxyStructure {
     let mut first = wanted.clone();
-    let routed: BTreeSet<&BackendName> = proxied.routes.values().collect();
-    for (name, backend) in proxied.structure.into_iter().flat_map(|structure| &structure.backends) {
-        let occupied = proxied.servers.get(name).is_some_and(|seats| !seats.is_empty())
-            || routed.contains(name);
-        if occupied {
-            first.backends.entry(name.clone()).or_insert_with(|| backend.clone());
+    let with_servers = proxied.servers.iter().filter(|(_, seats)| !seats.is_empty());
+    let with_routes = proxied.routes.values();
+    let occupied: BTreeSet<&BackendName> =
+        with_servers.map(|(name, _)| *name).chain(with_routes).collect();
+    for name in occupied {
+        let backend = match proxied.structure {
+            Some(structure) => structure.backends.get(name).cloned(),
+            None => Some(connected()),
+        };
+        if let Some(backend) = backend {
+            first.backends.entry(name.clone()).or_insert(backend);
         }
     }
     first
+}
+
+/// A backend whose servers are checked by a connection.
+fn connected() -> Backend {
+    let crate::model::Health { interval, timeout, .. } = crate::model::Health::default();
+    Backend { check: Check { path: None, interval, timeout } }
 }
 
 /// True where file and process have exactly that structure.

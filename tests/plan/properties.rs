@@ -23,7 +23,7 @@ fn config(cases: u32) -> ProptestConfig {
 
 // ---- what is declared ----
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Fleet {
     drained: Vec<bool>,
     apps: Vec<Option<Service>>,
@@ -69,7 +69,12 @@ fn service() -> impl Strategy<Value = Service> {
             if !balancers.iter().any(|has| *has) {
                 balancers[0] = true;
             }
-            let rolling = if kind == Kind::Volume { (0, 1) } else { rolling };
+            // Two containers that write one volume are refused on a host.
+            let volume = kind == Kind::Volume;
+            let rolling = if volume { (0, 1) } else { rolling };
+            if volume {
+                hosts.iter_mut().flatten().for_each(|(replicas, _)| *replicas = 1);
+            }
             Service { image, kind, hosts, balancers, rolling, path }
         })
 }
@@ -91,6 +96,17 @@ fn fleet() -> impl Strategy<Value = Fleet> {
         }
         Fleet { drained, apps }
     })
+}
+
+/// What failed is read by people: as manifests.
+impl std::fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "drained {:?}", self.drained)?;
+        for document in self.documents().iter().filter(|text| text.contains("kind: App")) {
+            writeln!(f, "{}", document.lines().skip(2).collect::<Vec<_>>().join("\n"))?;
+        }
+        Ok(())
+    }
 }
 
 impl Fleet {
