@@ -208,7 +208,8 @@ fn mishap() -> impl Strategy<Value = Mishap> {
     let admin = select(vec![AdminState::Ready, AdminState::Drain, AdminState::Maintenance]);
     prop_oneof![
         nth.clone().prop_map(|nth| Mishap::ContainerGone { nth }),
-        (nth.clone(), select(states)).prop_map(|(nth, state)| Mishap::ContainerState { nth, state }),
+        (nth.clone(), select(states))
+            .prop_map(|(nth, state)| Mishap::ContainerState { nth, state }),
         nth.clone()
             .prop_map(|nth| Mishap::ContainerHealth { nth, health: EngineHealth::Unhealthy }),
         nth.clone().prop_map(|nth| Mishap::ContainerRenamed { nth }),

@@ -13,30 +13,72 @@ use super::World;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mishap {
     /// `docker rm -f`.
-    ContainerGone { nth: usize },
-    ContainerState { nth: usize, state: ContainerState },
-    ContainerHealth { nth: usize, health: EngineHealth },
+    ContainerGone {
+        nth: usize,
+    },
+    ContainerState {
+        nth: usize,
+        state: ContainerState,
+    },
+    ContainerHealth {
+        nth: usize,
+        health: EngineHealth,
+    },
     /// `docker rename`.
-    ContainerRenamed { nth: usize },
+    ContainerRenamed {
+        nth: usize,
+    },
     /// A second one of the same revision, in a slot and at a port of its own.
-    ContainerDoubled { nth: usize },
-    ServerWeight { nth: usize, weight: u16 },
-    ServerAdmin { nth: usize, admin: AdminState },
+    ContainerDoubled {
+        nth: usize,
+    },
+    ServerWeight {
+        nth: usize,
+        weight: u16,
+    },
+    ServerAdmin {
+        nth: usize,
+        admin: AdminState,
+    },
     /// `del server`: the file still has it.
-    ServerGone { nth: usize },
+    ServerGone {
+        nth: usize,
+    },
     /// The file has lost it, the process still has it.
-    ServerUnwritten { nth: usize },
-    ServerWeightInFile { nth: usize, weight: u16 },
-    RouteGone { nth: usize },
-    RouteUnwritten { nth: usize },
-    FileMissing { nth: usize },
-    FileDamaged { nth: usize },
-    ProcessDown { nth: usize },
+    ServerUnwritten {
+        nth: usize,
+    },
+    ServerWeightInFile {
+        nth: usize,
+        weight: u16,
+    },
+    RouteGone {
+        nth: usize,
+    },
+    RouteUnwritten {
+        nth: usize,
+    },
+    FileMissing {
+        nth: usize,
+    },
+    FileDamaged {
+        nth: usize,
+    },
+    ProcessDown {
+        nth: usize,
+    },
     /// Somebody reloaded: the process has what the file says.
-    Reloaded { nth: usize },
+    Reloaded {
+        nth: usize,
+    },
     /// The process was started with another file.
-    OtherStructure { nth: usize },
-    ForeignPort { nth: usize, port: u16 },
+    OtherStructure {
+        nth: usize,
+    },
+    ForeignPort {
+        nth: usize,
+        port: u16,
+    },
 }
 
 impl World {
@@ -47,7 +89,11 @@ impl World {
                 self.with_container(*nth, |container| container.state = state.clone());
             }
             Mishap::ContainerHealth { nth, health } => {
-                self.with_container(*nth, |container| container.health = Some(*health));
+                self.with_container(*nth, |container| {
+                    if container.state == ContainerState::Running {
+                        container.health = Some(*health);
+                    }
+                });
             }
             Mishap::ContainerRenamed { nth } => self.with_container(*nth, |container| {
                 container.name = format!("renamed-{}", container.id.short());

@@ -86,7 +86,10 @@ impl World {
             }
             assert_eq!(config.routes, routes, "routes in the file of {name}");
             assert_eq!(runtime.routes, routes, "routes of {name}");
-            assert_eq!(config.structure.backends.keys().cloned().collect::<BTreeSet<_>>(), backends);
+            assert_eq!(
+                config.structure.backends.keys().cloned().collect::<BTreeSet<_>>(),
+                backends
+            );
             let in_file = config.servers.iter().flat_map(|(b, all)| {
                 all.iter().map(|(s, server)| ((b.clone(), s.clone()), server.weight))
             });
