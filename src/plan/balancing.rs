@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    App, AppId, Backend, BackendName, Balancer, BalancerName, Check, ProxyStructure, RouteKey, Span,
+    App, AppId, Backend, BackendName, Balancer, BalancerName, Check, ProxyStructure, RouteKey,
+    ServerName, Span,
 };
 
 use super::draft::{Draft, NewStep};
@@ -20,8 +21,9 @@ const RELOAD_DEADLINE: Span = Span::from_secs(30);
 pub(super) struct Balancing {
     /// Before everything else at that balancer.
     pub first: BTreeMap<BalancerName, StepId>,
-    /// What the structure is to be when all is done, where that takes another reload.
-    last: BTreeMap<BalancerName, ProxyStructure>,
+    /// What the structure is in between, and what it is to be when all is done, where that takes
+    /// another reload.
+    last: BTreeMap<BalancerName, (ProxyStructure, ProxyStructure)>,
 }
 
 /// Which apps a balancer may lose: those that are planned. What is busy, blocked or waiting
@@ -55,36 +57,70 @@ pub(super) fn begin(
             balancing.first.insert(balancer.name.clone(), id);
         }
         if first != wanted {
-            balancing.last.insert(balancer.name.clone(), wanted);
+            balancing.last.insert(balancer.name.clone(), (first, wanted));
         }
     }
     balancing
 }
 
 impl Balancing {
-    /// Adds the reloads that drop backends once nothing uses them any more.
+    /// Adds the reloads that drop backends once nothing uses them any more. A backend that keeps
+    /// a server, such as one on a host that can't be seen, stays.
     pub fn end(&self, input: &Input<'_>, fleet: &Fleet<'_>, draft: &mut Draft) {
-        for (name, structure) in &self.last {
+        for (name, (first, wanted)) in &self.last {
             let (Some(balancer), Some(proxied)) =
                 (input.desired.balancers.get(name), fleet.balancers.get(name))
             else {
                 continue;
             };
+            let here: Vec<&super::Step> = draft
+                .steps()
+                .iter()
+                .filter(|step| step.place == Place::Balancer(name.clone()))
+                .collect();
+            let mut structure = wanted.clone();
+            for (backend, as_now) in &first.backends {
+                if !wanted.backends.contains_key(backend) && stays_in_use(backend, proxied, &here) {
+                    structure.backends.insert(backend.clone(), as_now.clone());
+                }
+            }
+            if structure == *first {
+                continue;
+            }
             let gone = |backend: &BackendName| !structure.backends.contains_key(backend);
-            let here =
-                draft.steps().iter().filter(|step| step.place == Place::Balancer(name.clone()));
+            let left_for = |key: &RouteKey| proxied.routes.get(key).is_some_and(&gone);
             let after: Vec<StepId> = here
+                .iter()
                 .filter(|step| match &step.action {
                     Action::RemoveServer { backend, .. } => gone(backend),
-                    Action::SetRoutes { changes } => changes.values().any(Option::is_none),
+                    Action::SetRoutes { changes } => changes.keys().any(left_for),
                     Action::Restructure { .. } => true,
                     _ => false,
                 })
                 .map(|step| step.id.clone())
                 .collect();
-            draft.add(restructure(balancer, structure, proxied, "last"), after);
+            draft.add(restructure(balancer, &structure, proxied, "last"), after);
         }
     }
+}
+
+/// A server of it isn't removed by the steps at its balancer, or a route still leads to it.
+fn stays_in_use(backend: &BackendName, proxied: &Proxied<'_>, here: &[&super::Step]) -> bool {
+    let removed = |name: &ServerName| {
+        here.iter().any(|step| match &step.action {
+            Action::RemoveServer { backend: from, server } => from == backend && server == name,
+            _ => false,
+        })
+    };
+    let changed = |key: &RouteKey| {
+        here.iter().any(|step| match &step.action {
+            Action::SetRoutes { changes } => changes.contains_key(key),
+            _ => false,
+        })
+    };
+    let mut servers = proxied.servers.get(backend).into_iter().flatten();
+    let mut routes = proxied.routes.iter().filter(|(_, to)| *to == backend);
+    servers.any(|(name, _)| !removed(name)) || routes.any(|(key, _)| !changed(key))
 }
 
 /// The structure that the manifests ask for, with what apps that aren't planned have now.
@@ -150,18 +186,31 @@ fn backends_of(app: &App) -> [(BackendName, Backend); 2] {
     ]
 }
 
-/// `wanted`, with the backends that still have servers or routes.
+/// `wanted`, with the backends that still have servers or routes. Where the file tells nothing,
+/// the process does: what leaves is silenced and drained before its backend goes. How it was
+/// checked can't be read from a process, so a connection must do for the time that it has left.
 fn with_occupied(wanted: &ProxyStructure, proxied: &Proxied<'_>) -> ProxyStructure {
     let mut first = wanted.clone();
-    let routed: BTreeSet<&BackendName> = proxied.routes.values().collect();
-    for (name, backend) in proxied.structure.into_iter().flat_map(|structure| &structure.backends) {
-        let occupied = proxied.servers.get(name).is_some_and(|seats| !seats.is_empty())
-            || routed.contains(name);
-        if occupied {
-            first.backends.entry(name.clone()).or_insert_with(|| backend.clone());
+    let with_servers = proxied.servers.iter().filter(|(_, seats)| !seats.is_empty());
+    let with_routes = proxied.routes.values();
+    let occupied: BTreeSet<&BackendName> =
+        with_servers.map(|(name, _)| *name).chain(with_routes).collect();
+    for name in occupied {
+        let backend = match proxied.structure {
+            Some(structure) => structure.backends.get(name).cloned(),
+            None => Some(connected()),
+        };
+        if let Some(backend) = backend {
+            first.backends.entry(name.clone()).or_insert(backend);
         }
     }
     first
+}
+
+/// A backend whose servers are checked by a connection.
+fn connected() -> Backend {
+    let crate::model::Health { interval, timeout, .. } = crate::model::Health::default();
+    Backend { check: Check { path: None, interval, timeout } }
 }
 
 /// True where file and process have exactly that structure.

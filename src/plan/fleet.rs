@@ -84,6 +84,10 @@ impl<'a> Fleet<'a> {
         for (host, container) in input.observed.containers() {
             containers.entry(&container.birth.app).or_default().push((host, container));
         }
+        // The engine lists in any order.
+        for containers in containers.values_mut() {
+            containers.sort_by_key(|(host, container)| (*host, &container.name, &container.id));
+        }
         let mut pointed_at: BTreeSet<_> =
             input.known.last_addresses.values().flatten().copied().collect();
         let mut balancers = BTreeMap::new();

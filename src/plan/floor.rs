@@ -54,21 +54,25 @@ fn floor(
         steps.iter().map(|step| (&step.id, value(step, route, &serving))).collect();
     let change = lowest_sum(steps, &values);
     let healthy = serving.len() as i64;
-    let crate::model::Rollout::Rolling { unavailable, .. } = app.rollout;
-    let weighted = work.hosts.values().filter(|host| host.weight > 0);
-    let minimum = weighted.map(|host| host.replicas.saturating_sub(unavailable)).sum();
     RouteFloor {
         route: route.clone(),
         app: app.id.clone(),
         lowest_healthy: (healthy + change).max(0) as u32,
         healthy: healthy as u32,
-        minimum,
+        minimum: minimum(work, app),
     }
+}
+
+/// The minimum of an app's routes: what serves once converged, less `unavailable` on each host.
+pub(super) fn minimum(work: &Work<'_>, app: &App) -> u32 {
+    let crate::model::Rollout::Rolling { unavailable, .. } = app.rollout;
+    let weighted = work.hosts.values().filter(|host| host.weight > 0);
+    weighted.map(|host| host.replicas.saturating_sub(unavailable)).sum()
 }
 
 /// Servers that are UP with a weight above 0 and whose container, where its host can be seen,
 /// runs.
-fn serving_now<'a>(
+pub(super) fn serving_now<'a>(
     input: &Input<'_>,
     fleet: &Fleet<'a>,
     app: &'a AppId,

@@ -8,7 +8,7 @@
 //! The way of a plan: [`fleet`] indexes the observation, [`survey`] finds for each app what is
 //! kept, new and leaving, [`guards`] holds back what a person must see first, [`places`] finds
 //! slots and ports, [`balancing`] decides about reloads, [`rolling`] writes and orders the
-//! steps, [`floor`] computes how low each route gets on the way, [`digest`] names the whole.
+//! steps, [`pace`] says what waits for what in a rollout, [`floor`] computes how low each route gets on the way, [`digest`] names the whole.
 
 mod balancing;
 mod changes;
@@ -19,6 +19,7 @@ mod floor;
 mod guards;
 mod input;
 mod outcome;
+mod pace;
 mod places;
 mod render;
 mod rolling;
@@ -112,6 +113,9 @@ fn survey_all<'a>(input: &Input<'a>, fleet: &Fleet<'a>, report: &mut Report) -> 
     for proxied in fleet.balancers.values() {
         apps.extend(proxied.servers.iter().filter(|(_, s)| !s.is_empty()).map(|(b, _)| &b.app));
         apps.extend(proxied.routes.values().map(|backend| &backend.app));
+        // An empty backend may be all that a removal left that was cut short.
+        let backends = proxied.structure.map(|structure| structure.backends.keys());
+        apps.extend(backends.into_iter().flatten().map(|backend| &backend.app));
     }
     let mut works = Vec::new();
     for app in apps {

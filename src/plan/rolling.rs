@@ -5,7 +5,7 @@
 //! the i-th new container (from 0) may be made once `k + i + 1 + m - n - s` of the leaving ones
 //! take no requests any more, so that never more than `n + s` are there beside those that drain;
 //! the j-th leaving one may be taken out once `n - u - k - (m - j - 1)` new ones serve, so that
-//! never fewer than `n - u` do. Since `s + u` is at least 1, the waits never form a circle.
+//! never fewer than `n - u` do. [`super::pace`] adds what the hosts owe each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use super::balancing::{Balancing, route_changes};
 use super::draft::{Draft, NewStep};
 use super::fleet::{Fleet, Seat};
 use super::survey::{HostWork, Target, Unit, Work, routed_balancers, seat};
-use super::{Action, Input, Place, Probe, StepId};
+use super::{Action, Input, Place, Probe, StepId, pace};
 
 /// Deadlines of what no manifest gives a time for. They cover one engine or runtime call, which
 /// takes milliseconds, on a machine that is very busy.
@@ -53,8 +53,8 @@ impl Rolling<'_, '_> {
     pub fn write(&mut self, work: &Work<'_>) {
         let unrouted = if work.target.is_none() { self.drop_routes(work.app) } else { Vec::new() };
         let mut raised = Raised::default();
-        // The first of the leaving steps of each container, by host, in the order of leaving.
-        let mut outs: BTreeMap<&HostName, Vec<Vec<StepId>>> = BTreeMap::new();
+        // By host, in the order of leaving.
+        let mut outs: BTreeMap<&HostName, Vec<Leaving>> = BTreeMap::new();
         for (host, host_work) in &work.hosts {
             let outs_here = self.write_leaving(work, host, host_work, &unrouted);
             outs.insert(host, outs_here);
@@ -74,15 +74,14 @@ impl Rolling<'_, '_> {
 
     // ---- what leaves ----
 
-    /// Steps of the containers that go. Returns, for each running one, the steps after which it
-    /// takes no requests.
+    /// Steps of the containers that go. Returns the way out of each running one.
     fn write_leaving(
         &mut self,
         work: &Work<'_>,
         host: &HostName,
         host_work: &HostWork<'_>,
         unrouted: &[StepId],
-    ) -> Vec<Vec<StepId>> {
+    ) -> Vec<Leaving> {
         for container in &host_work.dead {
             let gone = self.take_out(work, host, container, unrouted, false).gone;
             self.remove(work.app, host, container, gone);
@@ -101,11 +100,9 @@ impl Rolling<'_, '_> {
                     });
                 let stop = self.stop(work.app, host, container, grace, out.gone);
                 self.remove(work.app, host, container, vec![stop.clone()]);
-                if out.silent.is_empty() || self.stops_first(work) {
-                    vec![stop]
-                } else {
-                    out.silent
-                }
+                let silent = if out.silent.is_empty() { vec![stop.clone()] } else { out.silent };
+                let out = if self.stops_first(work) { vec![stop] } else { silent.clone() };
+                Leaving { silent, out }
             })
             .collect()
     }
@@ -239,23 +236,19 @@ impl Rolling<'_, '_> {
         target: &Target<'_>,
         host: &HostName,
         host_work: &HostWork<'_>,
-        outs: &[Vec<StepId>],
+        outs: &[Leaving],
     ) -> Vec<Vec<StepId>> {
         let (surge, _) = target.rolling();
-        let (n, k, m) =
-            (host_work.replicas as usize, host_work.kept.len(), host_work.leaving.len());
         let mut ups = Vec::new();
+        // Those out that a new container waits for already.
+        let mut waited_for = 0;
         for (i, unit) in host_work.fresh.iter().enumerate() {
-            let must_be_out = (k + i + 1 + m).saturating_sub(n + surge as usize);
-            let gate = match (must_be_out, unit.existing) {
-                (0, _) | (_, Some(_)) => Vec::new(),
-                (out, None) => match outs.get(out.min(m).saturating_sub(1)) {
-                    Some(silent) => silent.clone(),
-                    // It leaves nobody who could leave: an unseen balancer forbids to stop.
-                    None if m > 0 => break,
-                    None => Vec::new(),
-                },
-            };
+            let must_be_out = pace::must_be_out(host_work, i, surge);
+            // Nobody may leave where an unseen balancer forbids to stop.
+            let Some(out) = outs.get(..must_be_out) else { break };
+            let gate =
+                out.iter().skip(waited_for).flat_map(|leaving| leaving.out.clone()).collect();
+            waited_for = waited_for.max(must_be_out);
             ups.push(self.write_unit(work, target, host, host_work, unit, gate));
         }
         ups
@@ -431,21 +424,15 @@ impl Rolling<'_, '_> {
         work: &Work<'_>,
         target: &Target<'_>,
         raised: &Raised,
-        outs: &BTreeMap<&HostName, Vec<Vec<StepId>>>,
+        outs: &BTreeMap<&HostName, Vec<Leaving>>,
     ) {
-        let (_, unavailable) = target.rolling();
-        for (host, host_work) in &work.hosts {
-            let (n, k, m) =
-                (host_work.replicas as usize, host_work.kept.len(), host_work.leaving.len());
-            let ups = raised.ups.get(*host).map_or(&[][..], Vec::as_slice);
-            for (j, silent) in outs.get(host).into_iter().flatten().enumerate() {
-                let gate: Vec<StepId> = if n == 0 {
-                    raised.all()
-                } else {
-                    let needed = n.saturating_sub(unavailable as usize + k + (m - j - 1));
-                    ups.iter().take(needed).flatten().cloned().collect()
-                };
-                for step in silent {
+        let written = raised.ups.iter().map(|(host, ups)| (host.clone(), ups.len())).collect();
+        let gates = pace::gates(self.input, self.fleet, work, target, &written);
+        for (host, leaving) in outs {
+            for (leaving, gate) in leaving.iter().zip(gates.get(host).into_iter().flatten()) {
+                let ups = gate.iter().filter_map(|(host, i)| raised.ups.get(*host)?.get(*i));
+                let gate: Vec<StepId> = ups.flatten().cloned().collect();
+                for step in &leaving.silent {
                     self.draft.also_after(step, gate.clone());
                 }
             }
@@ -625,6 +612,14 @@ impl Rolling<'_, '_> {
             .map(|(balancer, backend, _, seat)| (balancer.clone(), backend.clone(), seat))
             .collect()
     }
+}
+
+/// A running container's way out.
+struct Leaving {
+    /// After these it takes no new requests; its stop where no balancer knows it.
+    silent: Vec<StepId>,
+    /// After these another may take its place.
+    out: Vec<StepId>,
 }
 
 /// The steps of a container's way out of the balancers.

@@ -95,7 +95,7 @@ pub(super) fn declared<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a App) -
     let mut work = Work {
         app: &app.id,
         hosts: BTreeMap::new(),
-        unseen_balancers: unseen_balancers(input, fleet, Some(app)),
+        unseen_balancers: unseen_balancers(input, fleet, &app.id),
         target: Some(target),
     };
     let elsewhere = fleet.containers_of(&app.id).iter().map(|(host, _)| *host);
@@ -131,8 +131,15 @@ pub(super) fn departed<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a AppId)
     for (host, container) in fleet.containers_of(app) {
         hosts.entry(host).or_default().let_go(container);
     }
-    let unseen_balancers = unseen_balancers(input, fleet, None);
-    let waiting = unseen_balancers.iter().map(|name| unseen_balancer(input, app, name)).collect();
+    let unseen_balancers = unseen_balancers(input, fleet, app);
+    let servers = fleet.balancers.values().flat_map(|proxied| proxied.servers_of(app));
+    let unseen: BTreeSet<&HostName> = servers
+        .map(|(_, name, _)| &name.host)
+        .filter(|host| fleet.hosts.contains_key(host) && input.observed.host(host).is_none())
+        .collect();
+    let unseen_hosts = unseen.into_iter().map(|host| unseen_host(input, app, host));
+    let waiting = unseen_balancers.iter().map(|name| unseen_balancer(input, app, name));
+    let waiting = waiting.chain(unseen_hosts).collect();
     Survey::Work(Box::new(Work { app, target: None, hosts, unseen_balancers }), waiting)
 }
 
@@ -244,15 +251,30 @@ fn unseen_balancer(input: &Input<'_>, app: &AppId, balancer: &BalancerName) -> W
     }
 }
 
-/// The balancers that may send requests to the app and can't be seen: those of its routes, and
-/// where it isn't declared any more, all.
+/// The balancers that may send requests to the app and can't be seen: those of its routes,
+/// those that pointed to one of its containers when they were seen last, and those of which
+/// that isn't known, if anything of it could be pointed to.
 fn unseen_balancers<'a>(
     input: &Input<'a>,
     fleet: &Fleet<'a>,
-    app: Option<&App>,
+    app: &AppId,
 ) -> BTreeSet<&'a BalancerName> {
+    let published: BTreeSet<SocketAddr> = fleet
+        .containers_of(app)
+        .iter()
+        .filter_map(|(host, container)| {
+            let ip = fleet.hosts.get(host)?.address;
+            Some(SocketAddr::new(ip, container.birth.port?))
+        })
+        .collect();
+    let declared = input.desired.apps.get(app);
     let concerns = |name: &BalancerName| {
-        app.is_none_or(|app| app.routes.iter().any(|route| route.balancer == *name))
+        let routed = |app: &App| app.routes.iter().any(|route| route.balancer == *name);
+        let pointed = match input.known.last_addresses.get(name) {
+            Some(addresses) => !addresses.is_disjoint(&published),
+            None => !published.is_empty(),
+        };
+        declared.is_some_and(routed) || pointed
     };
     let names = input.desired.balancers.keys().chain(input.desired.broken_balancers.keys());
     names.filter(|name| !fleet.balancers.contains_key(name) && concerns(name)).collect()
@@ -287,6 +309,10 @@ fn survey_host<'a>(
     for container in surplus.iter().filter_map(|unit| unit.existing) {
         found.let_go(container);
     }
+    // What serves nobody leaves first.
+    let still_serves =
+        |container: &&Container| container.runs() && is_served(fleet, host, container);
+    found.leaving.sort_by_key(still_serves);
     let rolling = !found.leaving.is_empty();
     for unit in current {
         if stays(fleet, work.app, &routed, &unit, found.weight, rolling) {
@@ -337,6 +363,22 @@ fn has_other_address(fleet: &Fleet<'_>, app: &AppId, unit: &Unit<'_>) -> bool {
     let servers = fleet.balancers.values().flat_map(|proxied| proxied.servers_of(app));
     let mut seats = servers.filter(|(_, other, _)| *other == name).map(|(_, _, seat)| seat);
     seats.any(|seat| seat.address() != Some(*address))
+}
+
+/// The name that a container's server has.
+pub(super) fn server_name(host: &HostName, container: &Container) -> ServerName {
+    let birth = &container.birth;
+    ServerName::new(host.clone(), birth.pin.content.sha256(), &birth.revision, birth.slot)
+}
+
+/// Some balancer sends requests to it.
+fn is_served(fleet: &Fleet<'_>, host: &HostName, container: &Container) -> bool {
+    let name = server_name(host, container);
+    let mut balancers = fleet.balancers.values();
+    balancers.any(|proxied| {
+        let mut servers = proxied.servers_of(&container.birth.app);
+        servers.any(|(_, other, seat)| *other == name && seat.serves())
+    })
 }
 
 /// The balancers of an app's routes.
