@@ -159,10 +159,10 @@ impl Executor {
     }
 
     fn note_end(&self, step: &Step) {
-        if !step.action.is_wait() {
-            if let Err(error) = self.store.delete(Kind::Execution, step.id.0.as_str()) {
-                tracing::warn!(%error, "the end of the step isn't journalled");
-            }
+        if !step.action.is_wait()
+            && let Err(error) = self.store.delete(Kind::Execution, step.id.0.as_str())
+        {
+            tracing::warn!(%error, "the end of the step isn't journalled");
         }
     }
 }

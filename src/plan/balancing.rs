@@ -47,7 +47,7 @@ pub(super) fn begin(
         let wanted = match wanted(input, balancer, proxied, planned) {
             Ok(wanted) => wanted,
             Err(waits) => {
-                waiting.push(waits);
+                waiting.push(*waits);
                 continue;
             }
         };
@@ -129,7 +129,7 @@ fn wanted(
     balancer: &Balancer,
     proxied: &Proxied<'_>,
     planned: &Planned<'_>,
-) -> Result<ProxyStructure, Waiting> {
+) -> Result<ProxyStructure, Box<Waiting>> {
     let mut backends = BTreeMap::new();
     for (id, app) in &input.desired.apps {
         let routed = app.routes.iter().any(|route| route.balancer == balancer.name);
@@ -152,7 +152,7 @@ fn wanted(
                 !seats.is_empty() && !leaves(&name.app) && !backends.contains_key(*name)
             });
             if let Some((name, _)) = unexplained {
-                return Err(Waiting {
+                return Err(Box::new(Waiting {
                     app: name.app.clone(),
                     reason: format!(
                         "the file of balancer {} is damaged, and isn't written anew before {} can be planned",
@@ -160,7 +160,7 @@ fn wanted(
                     ),
                     cause: WaitCause::ProxyFile { balancer: balancer.name.clone() },
                     approval: None,
-                });
+                }));
             }
         }
     }

@@ -75,8 +75,8 @@ pub(super) fn declared<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a App) -
             waiting.extend(held);
             target
         }
-        Err(Refusal::Waiting(waiting)) => return Survey::Waiting(waiting),
-        Err(Refusal::Blocked(blocked)) => return Survey::Blocked(blocked),
+        Err(Refusal::Waiting(waiting)) => return Survey::Waiting(*waiting),
+        Err(Refusal::Blocked(blocked)) => return Survey::Blocked(*blocked),
     };
     let drained = |host: &HostName| fleet.hosts.get(host).is_some_and(|host| host.drain);
     let all_drained = !app.placement.is_empty() && app.placement.keys().all(drained);
@@ -144,8 +144,8 @@ pub(super) fn departed<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a AppId)
 }
 
 enum Refusal {
-    Waiting(Waiting),
-    Blocked(BlockedApp),
+    Waiting(Box<Waiting>),
+    Blocked(Box<BlockedApp>),
 }
 
 /// What of the app is to run: the declared revision, or where that one is held, the one that
@@ -169,7 +169,7 @@ fn target<'a>(input: &Input<'a>, app: &'a App) -> Result<(Target<'a>, Option<Wai
         approval: Some(hold_approval(&app.id, &revision)),
     };
     let Some(fallback) = input.known.fallbacks.get(&app.id) else {
-        return Err(Refusal::Waiting(held));
+        return Err(Refusal::Waiting(Box::new(held)));
     };
     let old = App {
         placement: app.placement.clone(),
@@ -180,7 +180,7 @@ fn target<'a>(input: &Input<'a>, app: &'a App) -> Result<(Target<'a>, Option<Wai
     let spec = resolve(input, &old, &fallback.pin)?;
     let old_revision = spec.revision();
     if old_revision == revision {
-        return Err(Refusal::Waiting(held));
+        return Err(Refusal::Waiting(Box::new(held)));
     }
     let target = Target {
         app: std::borrow::Cow::Owned(old),
@@ -204,20 +204,20 @@ fn resolve(input: &Input<'_>, app: &App, pin: &Pin) -> Result<ContainerSpec, Ref
 }
 
 fn no_secret(app: &App, name: &SecretName, reason: &str) -> Refusal {
-    Refusal::Blocked(BlockedApp {
+    Refusal::Blocked(Box::new(BlockedApp {
         app: Some(app.id.clone()),
         location: app.location.clone(),
         reason: format!("secret {name}: {reason}"),
-    })
+    }))
 }
 
 fn no_image(app: &App, reason: String) -> Refusal {
-    Refusal::Waiting(Waiting {
+    Refusal::Waiting(Box::new(Waiting {
         app: app.id.clone(),
         reason,
         cause: WaitCause::Image,
         approval: None,
-    })
+    }))
 }
 
 /// The id under which a person lifts a hold.

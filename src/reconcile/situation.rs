@@ -233,10 +233,10 @@ impl Controller {
     /// What the commit applied before declared; none where there is none or it can't be read.
     async fn previous(&self) -> Option<Arc<Desired>> {
         let applied = self.memory.commits().ok()?.applied?;
-        if let Some((commit, desired)) = &self.recollect().applied {
-            if *commit == applied {
-                return Some(desired.clone());
-            }
+        if let Some((commit, desired)) = &self.recollect().applied
+            && *commit == applied
+        {
+            return Some(desired.clone());
         }
         let files = self.parts.source.files(&applied).await.ok()?;
         let desired = Arc::new(crate::manifest::Reader::new().read(&files).desired?);
