@@ -3,10 +3,11 @@
 //! rollout holds up no other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -277,11 +278,25 @@ impl Loop {
         let (controller, situation) = (self.controller.clone(), situation.clone());
         self.running.spawn(async move {
             let _open = open;
-            let outcomes = controller.execute(&situation, &plan, &cancel, &|_| {}).await;
-            let outcomes = outcomes.unwrap_or_else(|error| {
-                tracing::warn!("a plan isn't executed: {error}");
-                failed(&plan, &error)
-            });
+            let work = controller.execute(&situation, &plan, &cancel, &|_| {});
+            // A panic in one app's work is that app's failure, and nobody else's.
+            let outcomes = match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(Ok(outcomes)) => outcomes,
+                Ok(Err(error)) => {
+                    tracing::warn!("a plan isn't executed: {error}");
+                    failed(&plan, &error)
+                }
+                Err(_) => {
+                    let error = OperationError::new("the execution of the plan panicked");
+                    controller.event(
+                        EventType::Warning,
+                        "Panicked",
+                        "Installation",
+                        &error.message,
+                    );
+                    failed(&plan, &error)
+                }
+            };
             Landing { number, outcomes }
         });
     }
@@ -313,14 +328,7 @@ impl Loop {
     }
 
     fn land(&mut self, landing: Option<Landing>) {
-        let Some(Landing { number, outcomes }) = landing else {
-            // A task that panicked took its number with it: what isn't running any more is over.
-            tracing::error!("the execution of a plan panicked");
-            if self.running.is_empty() {
-                self.flights.clear();
-            }
-            return;
-        };
+        let Some(Landing { number, outcomes }) = landing else { return };
         let Some(flight) = self.flights.remove(&number) else { return };
         let broke = outcomes.iter().any(|outcome| outcome.result == StepResult::Failed);
         for app in flight.apps {
