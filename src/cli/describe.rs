@@ -32,6 +32,9 @@ pub struct Describe {
 #[derive(Serialize)]
 struct Described {
     object: Object,
+    /// Of an App, as the hosts were last seen.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    containers: Vec<Object>,
     events: Vec<Event>,
 }
 
@@ -40,7 +43,8 @@ impl Describe {
         let operations = connect::operations(global).await?;
         let object = get::one(&*operations, self.kind, &self.name).await?;
         let events = events_of(&*operations, &object).await?;
-        let described = Described { object, events };
+        let containers = containers_of(&*operations, &object).await?;
+        let described = Described { object, containers, events };
         if output.is_text() {
             output.text(&render(&described, output.paint()))?;
         } else {
@@ -48,6 +52,22 @@ impl Describe {
         }
         Ok(code::DONE)
     }
+}
+
+/// The containers of an App; none of any other kind.
+async fn containers_of(
+    operations: &dyn Operations,
+    object: &Object,
+) -> Result<Vec<Object>, Failure> {
+    if object.kind != Kind::App {
+        return Ok(Vec::new());
+    }
+    let app = get::full_name(object);
+    let mut containers = operations.get(Kind::Container, None).await?;
+    containers.retain(|container| {
+        container.spec.get("app").and_then(Value::as_str).is_some_and(|of| of == app)
+    });
+    Ok(containers)
 }
 
 async fn events_of(operations: &dyn Operations, object: &Object) -> Result<Vec<Event>, Failure> {
@@ -61,15 +81,23 @@ async fn events_of(operations: &dyn Operations, object: &Object) -> Result<Vec<E
 }
 
 fn render(described: &Described, paint: Paint) -> String {
-    let Described { object, events } = described;
+    let Described { object, containers, events } = described;
     let mut status = object.status.clone();
     let conditions = take_conditions(&mut status);
+    leave_out(&mut status);
     let mut sections = vec![head(object, paint)];
-    sections.extend(section("Spec", &object.spec, paint));
+    let mut spec = object.spec.clone();
+    drop_empty(&mut spec);
+    sections.extend(section("Spec", &spec, paint));
     sections.extend(section("Status", &status, paint));
     if !conditions.is_empty() {
         let title = paint.strong("Conditions");
         sections.push(format!("{title}\n{}", condition_lines(&conditions)));
+    }
+    if !containers.is_empty() {
+        let table = get::render(Kind::Container, containers, paint);
+        let lines: String = table.lines().map(|line| format!("  {line}\n")).collect();
+        sections.push(format!("{}\n{lines}", paint.strong("Containers")));
     }
     let title = paint.strong("Events");
     sections.push(if events.is_empty() {
@@ -104,12 +132,34 @@ fn take_conditions(status: &mut Value) -> Vec<Condition> {
     }
 }
 
+/// Takes out what is for the planner only, and says nothing that the sections don't: what would
+/// run instead if the declared revision failed.
+fn leave_out(status: &mut Value) {
+    if let Some(fields) = status.as_object_mut() {
+        fields.remove("fallback");
+    }
+    drop_empty(status);
+}
+
+/// Takes out fields that say nothing; `get -o yaml` shows them.
+fn drop_empty(value: &mut Value) {
+    let Some(fields) = value.as_object_mut() else { return };
+    fields.values_mut().for_each(drop_empty);
+    fields.retain(|_, value| match value {
+        Value::Null => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    });
+}
+
 fn condition_lines(conditions: &[Condition]) -> String {
     let line = |condition: &Condition| {
         let Condition { kind, status, reason, message, last_transition_time } = condition;
         let since =
             last_transition_time.map(|time| format!(" since {time:.0}")).unwrap_or_default();
-        let line = format!("{kind} {status} ({reason}){since}: {message}");
+        let message = if message.is_empty() { String::new() } else { format!(": {message}") };
+        let line = format!("{kind} {status} ({reason}){since}{message}");
         format!("  {}\n", text::plain(&line))
     };
     conditions.iter().map(line).collect()

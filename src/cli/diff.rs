@@ -79,10 +79,19 @@ pub fn beside(diff: &api::Diff, paint: Paint) -> String {
         }
         sections.push(section);
     }
-    if !diff.approvals.is_empty() {
-        sections.push(approvals(&diff.approvals, paint));
+    let whole = asked_as_a_whole(diff);
+    if !whole.is_empty() {
+        sections.push(approvals(&whole, paint));
     }
     sections.join("\n")
+}
+
+/// The approvals that no waiting app shows already.
+fn asked_as_a_whole(diff: &api::Diff) -> Vec<ApprovalRequest> {
+    let shown = |request: &&ApprovalRequest| {
+        diff.plan.waiting.iter().any(|waiting| waiting.approval.as_ref() == Some(&request.id))
+    };
+    diff.approvals.iter().filter(|request| !shown(request)).cloned().collect()
 }
 
 /// What waits for a person, each with the very command to type.

@@ -34,7 +34,7 @@ impl Get {
         };
         if output.is_text() {
             if objects.is_empty() {
-                eprintln!("there are no objects of kind {kind}");
+                eprintln!("{}", nothing(kind));
             } else {
                 output.text(&render(kind, &objects, output.paint()))?;
             }
@@ -46,6 +46,16 @@ impl Get {
         }
         Ok(code::DONE)
     }
+}
+
+/// What stands in place of an empty table.
+fn nothing(kind: Kind) -> String {
+    let hint = match kind {
+        Kind::Approval => "; what waits for one: plimsoll status",
+        Kind::App => "; what the manifests declare: plimsoll validate",
+        _ => "",
+    };
+    format!("there are no objects of kind {kind}{hint}")
 }
 
 /// The one object of that name.
@@ -81,6 +91,13 @@ pub fn full_name(object: &Object) -> String {
 /// A heading, and where its value is: the first of these that is there.
 type Column = (&'static str, &'static [&'static str]);
 
+/// A host's and a balancer's one condition says whether it can be reached.
+const REACHABLE: &[&str] = &["/status/conditions/0/status"];
+const REACH_MESSAGE: &[&str] = &["/status/conditions/0/message"];
+
+/// Of a hash or a container's id, as much as tells it from its neighbours.
+const SHORT: usize = 12;
+
 /// What a person wants to see first of each kind, beside name and generation.
 fn columns(kind: Kind) -> &'static [Column] {
     match kind {
@@ -92,15 +109,12 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("IMAGE", &["/status/image", "/spec/image", "/spec/template/image"]),
         ],
         Kind::Host => &[
-            ("REACHABLE", &["/status/conditions/0/status"]),
+            ("REACHABLE", REACHABLE),
             ("ADDRESS", &["/spec/address"]),
             ("DRAIN", &["/spec/drain"]),
-            ("MESSAGE", &["/status/conditions/0/message"]),
+            ("MESSAGE", REACH_MESSAGE),
         ],
-        Kind::Balancer => &[
-            ("REACHABLE", &["/status/conditions/0/status"]),
-            ("MESSAGE", &["/status/conditions/0/message"]),
-        ],
+        Kind::Balancer => &[("REACHABLE", REACHABLE), ("MESSAGE", REACH_MESSAGE)],
         Kind::Container => &[
             ("HOST", &["/status/host", "/spec/host"]),
             ("STATE", &["/status/state"]),
@@ -128,7 +142,7 @@ fn columns(kind: Kind) -> &'static [Column] {
 }
 
 /// The table; columns of which no object has a value are left out.
-fn render(kind: Kind, objects: &[Object], paint: Paint) -> String {
+pub fn render(kind: Kind, objects: &[Object], paint: Paint) -> String {
     let documents: Vec<Value> = objects
         .iter()
         .map(|object| json!({"spec": object.spec, "status": object.status}))
@@ -146,7 +160,7 @@ fn render(kind: Kind, objects: &[Object], paint: Paint) -> String {
     let row = |(object, document): (&Object, &Value)| {
         let mut row = vec![Cell::new(full_name(object))];
         for (_, places) in &used {
-            row.push(Cell::new(find(document, places).unwrap_or_default()));
+            row.push(Cell::new(shorten(find(document, places).unwrap_or_default())));
         }
         row.push(Cell::new(object.metadata.generation.to_string()));
         row
@@ -155,9 +169,17 @@ fn render(kind: Kind, objects: &[Object], paint: Paint) -> String {
     table::render(&headings, &rows, paint)
 }
 
+/// Long hashes are cut as Docker cuts them; `-o json` has them whole.
+fn shorten(text: String) -> String {
+    let hash = text.strip_prefix("sha256:").unwrap_or(&text);
+    let is_hash = hash.len() >= 40 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hash { hash[..SHORT].to_owned() } else { text }
+}
+
 fn show(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
+        Value::String(text) if text.is_empty() => None,
         Value::String(text) => Some(text.clone()),
         other => Some(other.to_string()),
     }

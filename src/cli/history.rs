@@ -20,11 +20,12 @@ pub struct History {
 
 impl History {
     pub async fn run(self, global: &GlobalArguments, output: &mut Output) -> Result<u8, Failure> {
+        let about = self.app.as_ref().map(|app| format!(" that concerned {app}"));
         let history = connect::operations(global).await?.history(self.app).await?;
         if !output.is_text() {
             output.value(&history)?;
         } else if history.is_empty() {
-            eprintln!("no commit was attempted yet");
+            eprintln!("no commit{} was attempted yet", about.unwrap_or_default());
         } else {
             output.text(&render(&history, output.paint()))?;
         }

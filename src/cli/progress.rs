@@ -112,7 +112,7 @@ impl Display {
         }
     }
 
-    /// `done     0.3s  production/web  create ... on alpha`, and why where it failed.
+    /// `done     0.3s  production/web  alpha: create ...`, and why where it failed.
     fn outcome_line(&self, outcome: &StepOutcome, summary: &str, paint: Paint) -> String {
         let StepOutcome { id, result, seconds, error } = outcome;
         let word = match result {
@@ -131,11 +131,8 @@ impl Display {
     fn describe(&self, id: &StepId, summary: &str) -> String {
         let app = self.apps.get(id).and_then(Option::as_ref);
         let app = app.map(|app| format!("{app}  ")).unwrap_or_default();
-        let summary = text::plain(summary);
-        match self.places.get(id).map(|place| format!(" on {place}")) {
-            Some(place) if !summary.contains(place.as_str()) => format!("{app}{summary}{place}"),
-            _ => format!("{app}{summary}"),
-        }
+        let place = self.places.get(id).map(|place| format!("{place}: ")).unwrap_or_default();
+        format!("{app}{place}{}", text::plain(summary))
     }
 }
 

@@ -15,10 +15,12 @@ pub fn reference_markdown() -> String {
     let mut page = Page { schema: &schema, out: String::new() };
     page.out.push_str(
         "# Manifests\n\n\
-         <!-- Written by `plimsoll`'s own schema; don't edit. -->\n\n\
+         <!-- Generated: UPDATE_GOLDEN=1 cargo test --test reference -->\n\n\
          Every document has `apiVersion: plimsoll/v1alpha1`, a `kind`, `metadata` and a `spec`.\n\
          Several documents may share a file, and files may lie in any folder. Unknown fields and\n\
-         kinds are errors; a field that is `null` counts as absent.\n",
+         kinds are errors; a field that is `null` counts as absent.\n\n\
+         Names are lower-case letters, digits and hyphens, at most 63. A duration is a whole number\n\
+         with a unit: `250ms`, `30s`, `5m`, `1h`.\n",
     );
     for kind in KINDS {
         page.kind(kind);

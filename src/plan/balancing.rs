@@ -224,7 +224,8 @@ fn restructure(
     proxied: &Proxied<'_>,
     object: &str,
 ) -> NewStep {
-    let summary = format!("reload {}: {}", balancer.name, what_changes(structure, proxied));
+    let does = if proxied.runs { "reload" } else { "start" };
+    let summary = format!("{does} {}: {}", balancer.name, what_changes(structure, proxied));
     NewStep {
         app: None,
         place: Place::Balancer(balancer.name.clone()),

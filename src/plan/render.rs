@@ -84,7 +84,13 @@ fn write_report(text: &mut String, plan: &Plan, paint: &Paint) {
 
 fn totals(plan: &Plan) -> String {
     if plan.is_empty() {
-        return "nothing to do: what is declared is there".into();
+        let left = !plan.waiting.is_empty() || !plan.blocked.is_empty();
+        let text = if left {
+            "nothing else to do: the rest is as declared"
+        } else {
+            "nothing to do: what is declared is there"
+        };
+        return text.into();
     }
     let totals = &plan.totals;
     format!(

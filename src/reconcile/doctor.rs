@@ -45,15 +45,10 @@ impl Controller {
             Ok(situation) => {
                 let mistakes = situation.diagnostics.len();
                 lines.push(if mistakes == 0 {
-                    checkup(
-                        "manifests",
-                        Works,
-                        format!("{} apps", situation.desired.apps.len()),
-                        None,
-                    )
+                    checkup("manifests", Works, count(situation.desired.apps.len(), "app"), None)
                 } else {
                     let hint = Some("plimsoll validate");
-                    checkup("manifests", Broken, format!("{mistakes} mistakes"), hint)
+                    checkup("manifests", Broken, count(mistakes, "mistake"), hint)
                 });
                 lines.extend(self.engines(&situation).await);
                 lines.extend(self.balancers(&situation).await);
@@ -91,7 +86,7 @@ impl Controller {
             lines.push(match engine.version().await {
                 Ok(version) => {
                     let ours = situation.observed.host(name).map_or(0, |s| s.containers.len());
-                    let message = format!("Docker {version}, {ours} containers of ours");
+                    let message = format!("Docker {version}, {} of ours", count(ours, "container"));
                     checkup(subject, CheckupResult::Works, message, None)
                 }
                 Err(error) => checkup(
@@ -122,10 +117,11 @@ impl Controller {
             let state = situation.observed.balancer(name).map(|state| &state.process);
             lines.push(match (proxy.version().await, state) {
                 (Ok(version), Some(ProxyProcess::Up(_))) => {
-                    checkup(subject, CheckupResult::Works, version, None)
+                    let message = format!("HAProxy {version} answers");
+                    checkup(subject, CheckupResult::Works, message, None)
                 }
                 (Ok(version), Some(ProxyProcess::Down { reason })) if managed => {
-                    let message = format!("{version}, it isn't running: {reason}");
+                    let message = format!("HAProxy {version} isn't running: {reason}");
                     let hint = "`plimsoll apply` or `plimsoll run` starts it";
                     checkup(subject, CheckupResult::Warning, message, Some(hint))
                 }
@@ -164,6 +160,11 @@ impl Controller {
         lines.extend(warnings.map(|w| checkup("secrets", CheckupResult::Warning, w, None)));
         lines
     }
+}
+
+/// `1 app`, `2 apps`.
+fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 fn state_folder(state: &Path) -> Checkup {

@@ -155,6 +155,16 @@ impl Controller {
             };
             streams.push(lines.map(record).boxed());
         }
+        let unseen = situation.unseen();
+        if streams.is_empty() && !unseen.is_empty() {
+            let message = format!("no container of {app} can be seen");
+            let hint =
+                "`plimsoll doctor` looks at each host; a container that can't be seen may run";
+            return Err(OperationError {
+                causes: unseen,
+                ..OperationError::new(message).hint(hint)
+            });
+        }
         if streams.is_empty() {
             return Err(OperationError::new(format!("{app} has no container"))
                 .hint("`plimsoll status` lists the apps; an App is named ENVIRONMENT/NAME"));

@@ -45,7 +45,9 @@ pub enum Head {
 pub enum SourceError {
     #[error("fetch failed: {remote}: {cause}")]
     Fetch { remote: String, cause: String },
-    #[error("{remote} has no branch {branch}: name the right one with --branch, or push it")]
+    #[error(
+        "{remote} has no branch {branch}: name the right one with --branch, or commit and push to it"
+    )]
     NoBranch { remote: String, branch: String },
     #[error("{remote} has no folder {path} at {commit}")]
     NoFolder { remote: String, path: String, commit: CommitId },

@@ -47,7 +47,11 @@ fn an_apply_shows_its_steps_on_a_terminal() {
     let controller = Controller::start(Mood::Busy);
     let ran = on_a_terminal(&controller, "apply", &[("NO_COLOR", "1")]);
     assert_eq!(ran.code, 1);
-    assert!(ran.stdout.contains("done      0.3s  production/web  start"), "{:?}", ran.stdout);
+    assert!(
+        ran.stdout.contains("done      0.3s  production/web  alpha: start"),
+        "{:?}",
+        ran.stdout
+    );
     assert!(ran.stdout.contains("not converged at 1a2b3c4d5e6f"), "{:?}", ran.stdout);
 }
 

@@ -122,7 +122,8 @@ pub struct HostSpec {
     /// The range that published ports come from, both ends in it.
     #[schemars(extend("default" = "20000-20999", "examples" = ["20000-20999"]))]
     pub ports: Option<PortsSpec>,
-    /// True: its apps move elsewhere, or wait if they can't.
+    /// True: it is emptied. Apps with other Hosts go on there with the replicas that those have;
+    /// an app with none but drained ones stays, and waits.
     #[schemars(extend("default" = false))]
     pub drain: Option<bool>,
     /// What apps may ask of this host beyond the safe default.
