@@ -3,7 +3,9 @@
 
 use std::fmt::Write;
 
-use plimsoll::model::{AdminState, AppId, ContainerState, EngineHealth};
+use plimsoll::model::{
+    AdminState, AppId, BalancerState, CheckState, ContainerState, EngineHealth, ProxyProcess,
+};
 use plimsoll::plan::{Action, Place, render};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -270,6 +272,16 @@ impl Drawn {
     }
 }
 
+/// A balancer without what its checks found meanwhile.
+fn unchecked(state: &BalancerState) -> BalancerState {
+    let mut state = state.clone();
+    if let ProxyProcess::Up(runtime) = &mut state.process {
+        let servers = runtime.servers.values_mut().flat_map(|servers| servers.values_mut());
+        servers.for_each(|server| server.check = CheckState::Unknown);
+    }
+    state
+}
+
 proptest! {
     #![proptest_config(config(150))]
 
@@ -334,7 +346,7 @@ proptest! {
             prop_assert_eq!(&world.hosts[name], &hosts[name]);
         }
         for name in &world.unseen_balancers {
-            prop_assert_eq!(&world.balancers[name], &balancers[name]);
+            prop_assert_eq!(unchecked(&world.balancers[name]), unchecked(&balancers[name]));
         }
         world.unseen_hosts.clear();
         world.unseen_balancers.clear();
