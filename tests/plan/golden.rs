@@ -220,8 +220,14 @@ impl Script {
             ["down"] => Mishap::ProcessDown { nth },
             ["other-structure"] => Mishap::OtherStructure { nth },
             ["route", "gone"] => Mishap::RouteGone { nth },
-            ["unseen"] => return drop(self.world().unseen_balancers.insert(name)),
-            ["seen"] => return drop(self.world().unseen_balancers.remove(&name)),
+            ["unseen"] => {
+                self.world().unseen_balancers.insert(name);
+                return;
+            }
+            ["seen"] => {
+                self.world().unseen_balancers.remove(&name);
+                return;
+            }
             other => panic!("no such state {other:?}"),
         });
     }
@@ -232,9 +238,8 @@ impl Script {
         world.converge(Order::Printed, 4);
         let plan = world.plan();
         assert!(plan.is_empty());
-        let waits = plan.waiting.iter().any(|waiting| {
-            !matches!(waiting.cause, WaitCause::Draining)
-        });
+        let waits =
+            plan.waiting.iter().any(|waiting| !matches!(waiting.cause, WaitCause::Draining));
         let partial = waits
             || !plan.blocked.is_empty()
             || !world.known.busy.is_empty()
@@ -275,7 +280,8 @@ fn plans_are_as_they_were_read() {
         }
         let was = std::fs::read_to_string(&golden).unwrap_or_default();
         if was != told {
-            let _ = writeln!(differences, "{}\n--- golden\n{was}\n--- now\n{told}", golden.display());
+            let _ =
+                writeln!(differences, "{}\n--- golden\n{was}\n--- now\n{told}", golden.display());
         }
     }
     assert!(differences.is_empty(), "{differences}");
