@@ -19,7 +19,10 @@ const BALANCERS: [&str; 2] = ["edge", "inner"];
 /// cut short, a rollout and a rollback take one each.
 const ROUNDS: usize = 4;
 
+/// `PROPTEST_CASES` asks for more.
 fn config(cases: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    let cases = asked.unwrap_or(cases);
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
@@ -283,7 +286,7 @@ fn unchecked(state: &BalancerState) -> BalancerState {
 }
 
 proptest! {
-    #![proptest_config(config(150))]
+    #![proptest_config(config(64))]
 
     /// A plan, in any order that it allows, reaches what is declared; then nothing is left.
     #[test]
@@ -406,7 +409,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(25))]
+    #![proptest_config(config(16))]
 
     /// From one declared state to the next and the next, with something happening on the way.
     #[test]
