@@ -79,10 +79,14 @@ impl Balancing {
                 .filter(|step| step.place == Place::Balancer(name.clone()))
                 .collect();
             let mut structure = wanted.clone();
-            for (backend, as_now) in &first.backends {
-                if !wanted.backends.contains_key(backend) && stays_in_use(backend, proxied, &here) {
-                    structure.backends.insert(backend.clone(), as_now.clone());
-                }
+            let left = first.backends.iter().filter(|(b, _)| !wanted.backends.contains_key(*b));
+            let in_use: BTreeSet<&AppId> = left
+                .clone()
+                .filter(|(backend, _)| stays_in_use(backend, proxied, &here))
+                .map(|(backend, _)| &backend.app)
+                .collect();
+            for (backend, as_now) in left.filter(|(backend, _)| in_use.contains(&backend.app)) {
+                structure.backends.insert(backend.clone(), as_now.clone());
             }
             if structure == *first {
                 continue;
@@ -192,16 +196,21 @@ fn backends_of(app: &App) -> [(BackendName, Backend); 2] {
 fn with_occupied(wanted: &ProxyStructure, proxied: &Proxied<'_>) -> ProxyStructure {
     let mut first = wanted.clone();
     let with_servers = proxied.servers.iter().filter(|(_, seats)| !seats.is_empty());
-    let with_routes = proxied.routes.values();
     let occupied: BTreeSet<&BackendName> =
-        with_servers.map(|(name, _)| *name).chain(with_routes).collect();
-    for name in occupied {
-        let backend = match proxied.structure {
-            Some(structure) => structure.backends.get(name).cloned(),
-            None => Some(connected()),
-        };
-        if let Some(backend) = backend {
-            first.backends.entry(name.clone()).or_insert(backend);
+        with_servers.map(|(name, _)| *name).chain(proxied.routes.values()).collect();
+    match proxied.structure {
+        Some(structure) => {
+            // Both backends of an app go together: one reload, not two.
+            let apps: BTreeSet<&AppId> = occupied.iter().map(|name| &name.app).collect();
+            let stay = structure.backends.iter().filter(|(name, _)| apps.contains(&name.app));
+            for (name, backend) in stay {
+                first.backends.entry(name.clone()).or_insert_with(|| backend.clone());
+            }
+        }
+        None => {
+            for name in occupied {
+                first.backends.entry(name.clone()).or_insert_with(connected);
+            }
         }
     }
     first

@@ -26,15 +26,15 @@ pub(super) type Up<'a> = (&'a HostName, usize);
 /// For each leaving container of each host the new ones that must serve before.
 pub(super) type Gates<'a> = BTreeMap<&'a HostName, Vec<BTreeSet<Up<'a>>>>;
 
-/// The gates of everything that leaves. `written`: how many of the new ones are in the plan.
+/// The gates of what may leave. What isn't in them stays until the next plan: it would need a
+/// new container that can't be made now, for want of a port or because a balancer is unseen.
 pub(super) fn gates<'a>(
     input: &Input<'_>,
     fleet: &Fleet<'a>,
     work: &Work<'a>,
     target: &Target<'a>,
-    written: &BTreeMap<HostName, usize>,
 ) -> Gates<'a> {
-    let mut play = Play::new(input, fleet, work, target, written);
+    let mut play = Play::new(input, fleet, work, target);
     while play.next() {}
     play.gates
 }
@@ -53,7 +53,6 @@ pub(super) fn must_be_out(host: &HostWork<'_>, i: usize, surge: u32) -> usize {
 struct Play<'p, 'a> {
     work: &'p Work<'a>,
     rolling: (u32, u32),
-    written: &'p BTreeMap<HostName, usize>,
     floors: Vec<Floor<'a>>,
     risen: Vec<Up<'a>>,
     gates: Gates<'a>,
@@ -81,23 +80,22 @@ impl Floor<'_> {
 }
 
 impl<'p, 'a> Play<'p, 'a> {
-    fn new(
-        input: &Input<'_>,
-        fleet: &Fleet<'a>,
-        work: &'p Work<'a>,
-        target: &Target<'a>,
-        written: &'p BTreeMap<HostName, usize>,
-    ) -> Self {
+    fn new(input: &Input<'_>, fleet: &Fleet<'a>, work: &'p Work<'a>, target: &Target<'a>) -> Self {
         let balancers = routed_balancers(&target.app);
         let seen = balancers.into_iter().filter(|name| fleet.balancers.contains_key(name));
-        let floors = seen.map(|name| floor(input, fleet, work, target, name, written)).collect();
+        let floors = seen.map(|name| floor(input, fleet, work, target, name)).collect();
         let gates = work.hosts.keys().map(|host| (*host, Vec::new())).collect();
-        Self { work, rolling: target.rolling(), written, floors, risen: Vec::new(), gates }
+        Self { work, rolling: target.rolling(), floors, risen: Vec::new(), gates }
     }
 
-    /// One move; false when nothing is left to move.
+    /// One move; false when nothing can move any more. Where the declaration allows no move at
+    /// all, one is made against the floors: they show it, and the promise tells.
     fn next(&mut self) -> bool {
-        self.rise() || self.leave(true) || self.leave(false) || self.force()
+        self.rise() || self.leave(true) || (self.is_idle() && self.leave(false))
+    }
+
+    fn is_idle(&self) -> bool {
+        self.risen.is_empty() && self.gates.values().all(Vec::is_empty)
     }
 
     fn out(&self, host: &HostName) -> usize {
@@ -110,16 +108,17 @@ impl<'p, 'a> Play<'p, 'a> {
             !self.risen.contains(&(host, i)) && must_be_out(of, i, self.rolling.0) <= self.out(host)
         };
         let next = self.work.hosts.iter().find_map(|(host, of)| {
-            let count = self.written.get(*host).copied().unwrap_or_default();
-            (0..count).find(|i| may(host, of, *i)).map(|i| (*host, i))
+            (0..of.fresh.len()).find(|i| may(host, of, *i)).map(|i| (*host, i))
         });
         self.risen.extend(next);
         next.is_some()
     }
 
-    /// The next that leaves: with all rules, or with the host's own only. The second can be
-    /// needed only where a declaration allows no way; the floor of the plan then tells.
+    /// The next that leaves: with all rules, or with the host's own only.
     fn leave(&mut self, with_floors: bool) -> bool {
+        if !self.work.unseen_balancers.is_empty() {
+            return false;
+        }
         let next = self.work.hosts.iter().find_map(|(host, of)| {
             let j = self.out(host);
             if j >= of.leaving.len() {
@@ -133,14 +132,6 @@ impl<'p, 'a> Play<'p, 'a> {
         });
         let Some((host, gate)) = next else { return false };
         self.note((host, self.out(host)), gate);
-        true
-    }
-
-    /// Lets the first go that is still there, with no rule.
-    fn force(&mut self) -> bool {
-        let stays = |(host, of): &(&&'a HostName, &HostWork<'a>)| self.out(host) < of.leaving.len();
-        let Some((host, _)) = self.work.hosts.iter().find(stays) else { return false };
-        self.note((*host, self.out(host)), BTreeSet::new());
         true
     }
 
@@ -159,16 +150,12 @@ impl<'p, 'a> Play<'p, 'a> {
         j: usize,
     ) -> Option<BTreeSet<Up<'a>>> {
         let gate: BTreeSet<Up<'a>> = if of.replicas == 0 {
-            let all = self.work.hosts.keys().flat_map(|host| {
-                let count = self.written.get(*host).copied().unwrap_or_default();
-                (0..count).map(|i| (*host, i))
-            });
-            all.collect()
+            let hosts = self.work.hosts.iter();
+            hosts.flat_map(|(host, of)| (0..of.fresh.len()).map(|i| (*host, i))).collect()
         } else {
             let (n, k, m) = (of.replicas as usize, of.kept.len(), of.leaving.len());
             let needed = n.saturating_sub(self.rolling.1 as usize + k + (m - j - 1));
-            let count = self.written.get(host).copied().unwrap_or_default();
-            (0..needed.min(count)).map(|i| (host, i)).collect()
+            (0..needed).map(|i| (host, i)).collect()
         };
         gate.iter().all(|up| self.risen.contains(up)).then_some(gate)
     }
@@ -194,7 +181,6 @@ fn floor<'a>(
     work: &Work<'a>,
     target: &Target<'a>,
     balancer: &BalancerName,
-    written: &BTreeMap<HostName, usize>,
 ) -> Floor<'a> {
     let serving = serving_now(input, fleet, work.app, balancer);
     let mut leaving = BTreeSet::new();
@@ -205,8 +191,7 @@ fn floor<'a>(
                 leaving.insert((*host, j));
             }
         }
-        let count = written.get(*host).copied().unwrap_or_default();
-        for (i, unit) in of.fresh.iter().enumerate().take(count) {
+        for (i, unit) in of.fresh.iter().enumerate() {
             let will = |(name, _): &(crate::model::ServerName, _)| !serving.contains(name);
             if of.weight > 0 && unit.server.as_ref().is_some_and(will) {
                 joining.insert((*host, i));

@@ -53,10 +53,16 @@ impl Rolling<'_, '_> {
     pub fn write(&mut self, work: &Work<'_>) {
         let unrouted = if work.target.is_none() { self.drop_routes(work.app) } else { Vec::new() };
         let mut raised = Raised::default();
+        let gates = work.target.as_ref().map(|t| pace::gates(self.input, self.fleet, work, t));
         // By host, in the order of leaving.
         let mut outs: BTreeMap<&HostName, Vec<Leaving>> = BTreeMap::new();
         for (host, host_work) in &work.hosts {
-            let outs_here = self.write_leaving(work, host, host_work, &unrouted);
+            let leaves = gates
+                .as_ref()
+                .map_or(host_work.leaving.len(), |gates| gates.get(host).map_or(0, Vec::len));
+            let leaving = &host_work.leaving[..leaves.min(host_work.leaving.len())];
+            self.write_dead(work, host, host_work, &unrouted);
+            let outs_here = self.write_leaving(work, host, leaving, &unrouted);
             outs.insert(host, outs_here);
         }
         if let Some(target) = &work.target {
@@ -65,7 +71,7 @@ impl Rolling<'_, '_> {
                 let ups = self.write_fresh(work, target, host, host_work, outs_here);
                 raised.ups.insert((*host).clone(), ups);
             }
-            self.gate_leaving(work, target, &raised, &outs);
+            self.gate_leaving(&gates.unwrap_or_default(), &raised, &outs);
             self.mend_weights(work, target, &raised);
             self.set_routes(work, target, &raised);
         }
@@ -74,23 +80,32 @@ impl Rolling<'_, '_> {
 
     // ---- what leaves ----
 
-    /// Steps of the containers that go. Returns the way out of each running one.
-    fn write_leaving(
+    /// Steps of the containers that don't run.
+    fn write_dead(
         &mut self,
         work: &Work<'_>,
         host: &HostName,
         host_work: &HostWork<'_>,
         unrouted: &[StepId],
-    ) -> Vec<Leaving> {
+    ) {
         for container in &host_work.dead {
             let gone = self.take_out(work, host, container, unrouted, false).gone;
             self.remove(work.app, host, container, gone);
         }
+    }
+
+    /// Steps of running containers that go. Returns the way out of each.
+    fn write_leaving(
+        &mut self,
+        work: &Work<'_>,
+        host: &HostName,
+        leaving: &[&Container],
+        unrouted: &[StepId],
+    ) -> Vec<Leaving> {
         if !work.unseen_balancers.is_empty() {
             return Vec::new();
         }
-        host_work
-            .leaving
+        leaving
             .iter()
             .map(|container| {
                 let out = self.take_out(work, host, container, unrouted, true);
@@ -244,7 +259,7 @@ impl Rolling<'_, '_> {
         let mut waited_for = 0;
         for (i, unit) in host_work.fresh.iter().enumerate() {
             let must_be_out = pace::must_be_out(host_work, i, surge);
-            // Nobody may leave where an unseen balancer forbids to stop.
+            // It is made by a later plan, when more have left.
             let Some(out) = outs.get(..must_be_out) else { break };
             let gate =
                 out.iter().skip(waited_for).flat_map(|leaving| leaving.out.clone()).collect();
@@ -421,13 +436,10 @@ impl Rolling<'_, '_> {
     /// Lets what leaves wait for what comes up in its place.
     fn gate_leaving(
         &mut self,
-        work: &Work<'_>,
-        target: &Target<'_>,
+        gates: &pace::Gates<'_>,
         raised: &Raised,
         outs: &BTreeMap<&HostName, Vec<Leaving>>,
     ) {
-        let written = raised.ups.iter().map(|(host, ups)| (host.clone(), ups.len())).collect();
-        let gates = pace::gates(self.input, self.fleet, work, target, &written);
         for (host, leaving) in outs {
             for (leaving, gate) in leaving.iter().zip(gates.get(host).into_iter().flatten()) {
                 let ups = gate.iter().filter_map(|(host, i)| raised.ups.get(*host)?.get(*i));

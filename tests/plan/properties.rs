@@ -3,7 +3,9 @@
 
 use std::fmt::Write;
 
-use plimsoll::model::{AdminState, AppId, ContainerState, EngineHealth};
+use plimsoll::model::{
+    AdminState, AppId, BalancerState, CheckState, ContainerState, EngineHealth, ProxyProcess,
+};
 use plimsoll::plan::{Action, Place, render};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -17,7 +19,10 @@ const BALANCERS: [&str; 2] = ["edge", "inner"];
 /// cut short, a rollout and a rollback take one each.
 const ROUNDS: usize = 4;
 
+/// `PROPTEST_CASES` asks for more.
 fn config(cases: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    let cases = asked.unwrap_or(cases);
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
@@ -270,8 +275,18 @@ impl Drawn {
     }
 }
 
+/// A balancer without what its checks found meanwhile.
+fn unchecked(state: &BalancerState) -> BalancerState {
+    let mut state = state.clone();
+    if let ProxyProcess::Up(runtime) = &mut state.process {
+        let servers = runtime.servers.values_mut().flat_map(|servers| servers.values_mut());
+        servers.for_each(|server| server.check = CheckState::Unknown);
+    }
+    state
+}
+
 proptest! {
-    #![proptest_config(config(150))]
+    #![proptest_config(config(64))]
 
     /// A plan, in any order that it allows, reaches what is declared; then nothing is left.
     #[test]
@@ -334,7 +349,7 @@ proptest! {
             prop_assert_eq!(&world.hosts[name], &hosts[name]);
         }
         for name in &world.unseen_balancers {
-            prop_assert_eq!(&world.balancers[name], &balancers[name]);
+            prop_assert_eq!(unchecked(&world.balancers[name]), unchecked(&balancers[name]));
         }
         world.unseen_hosts.clear();
         world.unseen_balancers.clear();
@@ -394,7 +409,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(25))]
+    #![proptest_config(config(16))]
 
     /// From one declared state to the next and the next, with something happening on the way.
     #[test]
