@@ -16,7 +16,7 @@ use super::Controller;
 use super::situation::{LookOptions, Situation, store_failed};
 
 /// How often `apply` looks, plans and executes before it gives up. A rollout takes one round, a
-/// failed one with its way back two or three; each round must have done something.
+/// failed one with its way back two or three; each round must have changed something.
 const ROUNDS: usize = 20;
 
 /// Where progress goes.
@@ -175,9 +175,13 @@ impl Controller {
                 report(Progress::Planned { plan: Box::new(situation.plan.clone()) });
                 let done = self.execute(&situation, &situation.plan, cancel, report).await?;
                 let progressed = done.iter().any(|step| step.result == StepResult::Done);
+                let failed = done.iter().any(|step| step.result == StepResult::Failed);
                 outcome.extend(done);
+                let before = situation.plan.digest;
                 situation = self.look(&tip.commit, Vec::new(), options.clone()).await?;
-                if !progressed {
+                // What failed has had its own tries. Where it left everything as it was, the
+                // same again would fail again.
+                if !progressed || (failed && situation.plan.digest == before) {
                     break;
                 }
             }
