@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use crate::api::{AppStatus, CommitStatus, Health, ReachStatus, Status, Sync};
-use crate::model::{AppId, Condition, Container, Kind, Object, View};
+use crate::model::{
+    AppId, BalancerName, BalancerState, Condition, Container, Kind, Object, ProxyFile, View,
+};
 use crate::plan::{Fallback, WaitCause};
 use crate::store::StoreError;
 
@@ -29,7 +31,7 @@ impl Controller {
             approvals: situation.approvals(),
             apps,
             hosts: reach(&situation.observed.hosts),
-            balancers: reach(&situation.observed.balancers),
+            balancers: reach_of_balancers(&situation.observed.balancers),
             source_error: recollection.source_error.clone(),
             diagnostics: situation.diagnostics.clone(),
             counters: recollection.counters.clone(),
@@ -182,6 +184,17 @@ fn reach<N: ToString, T>(views: &BTreeMap<N, View<T>>) -> Vec<ReachStatus> {
         },
     };
     views.iter().map(of).collect()
+}
+
+/// As [`reach`]. One that answers may still have a file that somebody cut or edited.
+fn reach_of_balancers(views: &BTreeMap<BalancerName, View<BalancerState>>) -> Vec<ReachStatus> {
+    let mut reached = reach(views);
+    for (status, view) in reached.iter_mut().zip(views.values()) {
+        if let View::Seen(BalancerState { file: ProxyFile::Damaged { reason }, .. }) = view {
+            status.message.clone_from(reason);
+        }
+    }
+    reached
 }
 
 pub(super) fn condition(kind: &str, status: &str, reason: &str, message: String) -> Condition {
