@@ -321,7 +321,7 @@ fn existing_unit<'a>(
 fn is_sound(container: &Container) -> bool {
     use crate::model::EngineHealth::Unhealthy;
     match container.state {
-        ContainerState::Created | ContainerState::Restarting => true,
+        ContainerState::Created | ContainerState::Restarting { .. } => true,
         ContainerState::Running => container.health != Some(Unhealthy),
         ContainerState::Paused
         | ContainerState::Exited { .. }
@@ -391,7 +391,7 @@ fn stays(
     rolling: bool,
 ) -> bool {
     let Some(container) = unit.existing else { return false };
-    let restarting = container.state == ContainerState::Restarting;
+    let restarting = matches!(container.state, ContainerState::Restarting { .. });
     if restarting && !rolling {
         return true;
     }
@@ -411,7 +411,9 @@ fn stays(
 impl<'a> HostWork<'a> {
     fn let_go(&mut self, container: &'a Container) {
         match container.state {
-            ContainerState::Running | ContainerState::Restarting | ContainerState::Paused => {
+            ContainerState::Running
+            | ContainerState::Restarting { .. }
+            | ContainerState::Paused => {
                 self.leaving.push(container);
             }
             ContainerState::Created

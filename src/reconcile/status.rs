@@ -74,6 +74,11 @@ impl Controller {
             seen.status = serde_json::json!({
                 "host": host, "id": container.id, "state": container.state, "health": container.health,
             });
+            if let (Some(ended), Some(status)) =
+                (container.state.ended(), seen.status.as_object_mut())
+            {
+                status.insert("message".into(), ended.to_string().into());
+            }
             objects.push(seen);
         }
         let written = self.parts.store.put(objects.clone())?;
@@ -252,7 +257,7 @@ fn app_status(situation: &Situation, id: &AppId, stored: Option<&Object>) -> App
             "Ready",
             truth(health == Health::Healthy),
             &format!("{health:?}"),
-            format!("{ready} of {replicas} ready"),
+            format!("{ready} of {replicas} ready{}", ends(situation, id)),
         ),
     ];
     AppStatus {
@@ -267,6 +272,15 @@ fn app_status(situation: &Situation, id: &AppId, stored: Option<&Object>) -> App
         observed_generation: stored.map_or(1, |object| object.metadata.generation),
         conditions,
     }
+}
+
+/// Which of its containers don't run, and why, as far as the engine tells.
+fn ends(situation: &Situation, id: &AppId) -> String {
+    let of_app = situation.observed.containers_of(id);
+    let ended = of_app.filter_map(|(host, container)| {
+        Some(format!("; {} on {host}: {}", container.name, container.state.ended()?))
+    });
+    ended.collect()
 }
 
 /// The desired revision, how many of it are ready, and whether anything of the app runs.
