@@ -14,7 +14,9 @@ use super::DockerEngine;
 use super::connect::locked;
 use super::error::{Failure, no_reply, within};
 use super::scrub::Scrub;
-use crate::model::{Birth, Container, ContainerId, ContainerState, EngineHealth, HostState, Owner};
+use crate::model::{
+    Birth, Container, ContainerId, ContainerState, Ended, EngineHealth, HostState, Owner,
+};
 
 /// How many containers are inspected at a time.
 const INSPECTED_AT_ONCE: usize = 8;
@@ -272,6 +274,7 @@ impl Summary {
     fn rough_state(&self) -> ContainerState {
         match self.state {
             Some(Listed::PAUSED) => ContainerState::Paused,
+            Some(Listed::RESTARTING) => ContainerState::Restarting { ended: None },
             _ => ContainerState::Exited { code: exit_code(&self.status), out_of_memory: false },
         }
     }
@@ -285,11 +288,10 @@ fn listed_state(
     Some(match state? {
         Listed::RUNNING | Listed::STOPPING => (ContainerState::Running, listed_health(status)),
         Listed::CREATED => (ContainerState::Created, None),
-        Listed::RESTARTING => (ContainerState::Restarting, None),
         Listed::REMOVING => (ContainerState::Removing, None),
         Listed::DEAD => (ContainerState::Dead, None),
         // Why it ended, and the health under a pause, are told by inspect only.
-        Listed::EXITED | Listed::PAUSED | Listed::EMPTY => return None,
+        Listed::EXITED | Listed::RESTARTING | Listed::PAUSED | Listed::EMPTY => return None,
     })
 }
 
@@ -316,17 +318,18 @@ fn inspected_state(
     answer: &ContainerInspectResponse,
 ) -> Option<(ContainerState, Option<EngineHealth>)> {
     let state = answer.state.as_ref()?;
+    let code = state.exit_code.unwrap_or(-1);
+    let out_of_memory = state.oom_killed.unwrap_or(false);
     let seen = match state.status? {
         Inspected::CREATED => ContainerState::Created,
         Inspected::RUNNING | Inspected::STOPPING => ContainerState::Running,
         Inspected::PAUSED => ContainerState::Paused,
-        Inspected::RESTARTING => ContainerState::Restarting,
+        Inspected::RESTARTING => {
+            ContainerState::Restarting { ended: Some(Ended { code, out_of_memory }) }
+        }
         Inspected::REMOVING => ContainerState::Removing,
         Inspected::DEAD => ContainerState::Dead,
-        Inspected::EXITED => ContainerState::Exited {
-            code: state.exit_code.unwrap_or(-1),
-            out_of_memory: state.oom_killed.unwrap_or(false),
-        },
+        Inspected::EXITED => ContainerState::Exited { code, out_of_memory },
         Inspected::EMPTY => return None,
     };
     // The engine keeps the last result of a container that doesn't run any more.
@@ -377,7 +380,7 @@ mod tests {
         for (state, open) in [
             (Some(Listed::RUNNING), false),
             (Some(Listed::CREATED), false),
-            (Some(Listed::RESTARTING), false),
+            (Some(Listed::RESTARTING), true),
             (Some(Listed::REMOVING), false),
             (Some(Listed::DEAD), false),
             (Some(Listed::EXITED), true),

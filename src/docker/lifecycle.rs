@@ -143,7 +143,9 @@ impl DockerEngine {
 /// True where a process of it runs, or soon may again.
 fn is_alive(state: &ContainerState) -> bool {
     match state {
-        ContainerState::Running | ContainerState::Restarting | ContainerState::Paused => true,
+        ContainerState::Running | ContainerState::Restarting { .. } | ContainerState::Paused => {
+            true
+        }
         ContainerState::Created
         | ContainerState::Exited { .. }
         | ContainerState::Removing

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::docker::Engine;
 use crate::model::{
-    BackendName, CheckState, Container, ContainerState, EngineHealth, Revision, ServerName, Span,
-    UrlPath,
+    AppId, BackendName, CheckState, Container, ContainerState, Ended, EngineHealth, Revision,
+    ServerName, Span, UrlPath, container_name,
 };
 use crate::plan::Probe;
 use crate::proxy::Proxy;
@@ -101,13 +101,16 @@ impl Waiter<'_> {
             Ok(()) => Ok(()),
             Err(why) => {
                 let output = self.last_output(engine, name).await;
+                let why = steady.lock().unwrap_or_else(PoisonError::into_inner).explain(why);
                 let reason = format!("{name} didn't get ready: {why}{output}");
                 Err(Failure::Revision { revision, reason })
             }
         }
     }
 
-    /// Until HAProxy found the server up.
+    /// Until HAProxy found the server up. `container`: what is behind it, where its engine is
+    /// known. A container that ends again and again tells more of why it isn't up than HAProxy
+    /// can.
     pub async fn up(
         &self,
         proxy: &dyn Proxy,
@@ -125,10 +128,34 @@ impl Waiter<'_> {
                 })
             })
             .await?;
-        result.map_err(|why| Failure::Revision {
-            revision,
-            reason: format!("{server} didn't come up in {backend}: {why}"),
-        })
+        let Err(why) = result else { return Ok(()) };
+        let behind = self.behind(&backend.app, server, revision).await;
+        let reason = format!("{server} didn't come up in {backend}: {why}{behind}");
+        Err(Failure::Revision { revision, reason })
+    }
+
+    /// What the engine says of the container behind a server that isn't up: one that ends again
+    /// and again is no more than a failed check to HAProxy.
+    async fn behind(&self, app: &AppId, server: &ServerName, revision: Revision) -> String {
+        let Some(engine) = self.executor.engines.get(&server.host) else { return String::new() };
+        let owner = &self.executor.owner;
+        let name = container_name(&owner.installation, app, revision, server.slot);
+        let seen = tokio::time::timeout(Duration::from_secs(3), engine.inspect(owner, &name)).await;
+        let trouble = match seen {
+            Ok(Ok(Some(container))) => match container.state {
+                ContainerState::Running if container.restarts == 0 => String::new(),
+                ContainerState::Running => {
+                    format!("; its container was restarted {} times", container.restarts)
+                }
+                _ => match look_at(&container, &mut Steady::default()) {
+                    Look::NotYet(why) | Look::Never(why) => format!("; its container: {why}"),
+                    Look::Done => String::new(),
+                },
+            },
+            Ok(Ok(None)) => "; its container is gone".into(),
+            Ok(Err(_)) | Err(_) => String::new(),
+        };
+        trouble + &self.last_output(engine.as_ref(), &name).await
     }
 
     /// Until no worker has a session on the server. At the deadline it passes as well: every
@@ -217,9 +244,19 @@ impl Waiter<'_> {
 struct Steady {
     since: Option<Instant>,
     restarts: u32,
+    /// Why it was restarted, in words: between two ends it looks as if it were well.
+    restarted: Option<String>,
 }
 
 impl Steady {
+    /// What kept it from being ready, with what was seen of its ends.
+    fn explain(&self, last: String) -> String {
+        match &self.restarted {
+            Some(restarted) if *restarted != last => format!("{last}; {restarted}"),
+            _ => last,
+        }
+    }
+
     fn for_at_least(&self, settle: Span) -> Look {
         match self.since {
             Some(since) if since.elapsed() >= settle.duration() => Look::Done,
@@ -233,6 +270,9 @@ fn look_at(container: &Container, steady: &mut Steady) -> Look {
         steady.since = None;
         steady.restarts = container.restarts;
     }
+    if let ContainerState::Restarting { .. } = container.state {
+        steady.restarted = Some(restarted(container));
+    }
     match &container.state {
         ContainerState::Running => {
             steady.since.get_or_insert_with(Instant::now);
@@ -242,18 +282,27 @@ fn look_at(container: &Container, steady: &mut Steady) -> Look {
                 Some(EngineHealth::Healthy) | None => Look::Done,
             }
         }
-        ContainerState::Restarting => {
-            Look::NotYet(format!("it ends and is restarted, {} times so far", container.restarts))
-        }
+        ContainerState::Restarting { .. } => Look::NotYet(restarted(container)),
         ContainerState::Created => Look::NotYet("it isn't started yet".into()),
-        ContainerState::Exited { out_of_memory: true, .. } => {
-            Look::Never("it was killed at its memory limit".into())
+        ContainerState::Exited { code, out_of_memory } => {
+            Look::Never(Ended { code: *code, out_of_memory: *out_of_memory }.to_string())
         }
-        ContainerState::Exited { code, .. } => Look::Never(format!("it exited with {code}")),
         ContainerState::Paused => Look::NotYet("it is paused".into()),
         ContainerState::Removing | ContainerState::Dead => {
             Look::Never("it is being removed".into())
         }
+    }
+}
+
+/// That its restart policy is at work, and why.
+fn restarted(container: &Container) -> String {
+    let why = match container.state.ended() {
+        Some(ended) => ended.to_string(),
+        None => "it ended".into(),
+    };
+    match container.restarts {
+        0 => format!("{why}, and is restarted"),
+        n => format!("{why}, and is restarted, {n} times so far"),
     }
 }
 

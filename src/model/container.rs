@@ -253,6 +253,17 @@ pub struct NewContainer {
     pub publish: Option<std::net::SocketAddr>,
 }
 
+/// `INSTALLATION.ENVIRONMENT.APP.REVISION12.SLOT`.
+pub fn container_name(
+    installation: &InstallationName,
+    app: &AppId,
+    revision: Revision,
+    slot: Slot,
+) -> String {
+    let AppId { environment, name } = app;
+    format!("{installation}.{environment}.{name}.{}.{slot}", revision.short12())
+}
+
 /// The facts of a container's birth. They are its labels, and never change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -272,9 +283,7 @@ pub struct Birth {
 impl Birth {
     /// `INSTALLATION.ENVIRONMENT.APP.REVISION12.SLOT`.
     pub fn container_name(&self) -> String {
-        let AppId { environment, name } = &self.app;
-        let revision = self.revision.short12();
-        format!("{}.{environment}.{name}.{revision}.{}", self.installation, self.slot)
+        container_name(&self.installation, &self.app, self.revision, self.slot)
     }
 
     /// The labels, by key; [`Birth::from_labels`] reads them back.

@@ -2,6 +2,7 @@
 //! reason, and is never taken for absent.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -121,8 +122,12 @@ impl Container {
 pub enum ContainerState {
     Created,
     Running,
-    /// The engine's restart policy is at work: it ended and will be started again.
-    Restarting,
+    /// The engine's restart policy is at work: it ended, and will be started again. How it ended
+    /// is told to people; no digest of a plan depends on it.
+    Restarting {
+        #[serde(skip)]
+        ended: Option<Ended>,
+    },
     Paused,
     /// `out_of_memory`: the kernel killed it at its memory limit.
     Exited {
@@ -131,6 +136,36 @@ pub enum ContainerState {
     },
     Removing,
     Dead,
+}
+
+impl ContainerState {
+    /// How its program ended, where it doesn't run and the engine told.
+    pub fn ended(&self) -> Option<Ended> {
+        match self {
+            Self::Restarting { ended } => *ended,
+            Self::Exited { code, out_of_memory } => {
+                Some(Ended { code: *code, out_of_memory: *out_of_memory })
+            }
+            Self::Created | Self::Running | Self::Paused | Self::Removing | Self::Dead => None,
+        }
+    }
+}
+
+/// How a container's program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    pub code: i64,
+    /// The kernel killed it at its memory limit.
+    pub out_of_memory: bool,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self { out_of_memory: true, .. } => f.write_str("it was killed at its memory limit"),
+            Self { code, .. } => write!(f, "it exited with {code}"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

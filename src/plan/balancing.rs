@@ -247,9 +247,12 @@ fn restructure(
 
 fn what_changes(structure: &ProxyStructure, proxied: &Proxied<'_>) -> String {
     let Some(now) = proxied.structure else {
-        let served =
-            if proxied.runs { "its file is missing or damaged" } else { "it doesn't run yet" };
-        return format!("{served}, {}", count(structure.backends.len() / 2, "app"));
+        let why = match proxied.damage {
+            Some(damage) => damage,
+            None if proxied.runs => "its file is missing",
+            None => "it doesn't run yet",
+        };
+        return format!("{why}, {}", count(structure.backends.len() / 2, "app"));
     };
     let stable = |name: &&BackendName| name.track == crate::model::Track::Stable;
     let added = structure.backends.keys().filter(stable).filter(|b| !now.backends.contains_key(*b));

@@ -29,6 +29,8 @@ pub(super) struct Proxied<'a> {
     pub runs: bool,
     /// The file's own words; none where it is missing or damaged.
     pub structure: Option<&'a ProxyStructure>,
+    /// Why the file can't be relied on, where it is there.
+    pub damage: Option<&'a str>,
     /// The structure that the process was started with.
     pub loaded: Option<Sha256>,
     /// The routes of the process where it runs, else of the file.
@@ -148,6 +150,10 @@ impl<'a> Proxied<'a> {
         Self {
             runs: runtime.is_some(),
             structure: config.map(|config| &config.structure),
+            damage: match file {
+                ProxyFile::Damaged { reason } => Some(reason),
+                ProxyFile::Ours(_) | ProxyFile::Missing => None,
+            },
             loaded: runtime.and_then(|runtime| runtime.structure),
             routes,
             file_routes: config.map(|config| &config.routes),

@@ -347,7 +347,7 @@ fn existing_unit<'a>(
 fn is_sound(container: &Container) -> bool {
     use crate::model::EngineHealth::Unhealthy;
     match container.state {
-        ContainerState::Created | ContainerState::Restarting => true,
+        ContainerState::Created | ContainerState::Restarting { .. } => true,
         ContainerState::Running => container.health != Some(Unhealthy),
         ContainerState::Paused
         | ContainerState::Exited { .. }
@@ -433,7 +433,7 @@ fn stays(
     rolling: bool,
 ) -> bool {
     let Some(container) = unit.existing else { return false };
-    let restarting = container.state == ContainerState::Restarting;
+    let restarting = matches!(container.state, ContainerState::Restarting { .. });
     if restarting && !rolling {
         return true;
     }
@@ -453,7 +453,9 @@ fn stays(
 impl<'a> HostWork<'a> {
     fn let_go(&mut self, container: &'a Container) {
         match container.state {
-            ContainerState::Running | ContainerState::Restarting | ContainerState::Paused => {
+            ContainerState::Running
+            | ContainerState::Restarting { .. }
+            | ContainerState::Paused => {
                 self.leaving.push(container);
             }
             ContainerState::Created

@@ -206,11 +206,32 @@ impl Swap<'_> {
         machine.write(&new, rendered.config.as_bytes()).await.map_err(failed)?;
         let words = ["-c", "-f", new.as_str()];
         let outcome = machine.run(&proxy.haproxy, &words, VERIFY).await.map_err(failed)?;
-        if outcome.succeeded() {
+        let verified = match outcome.succeeded() {
+            true => self.read_back(&new, rendered).await,
+            false => Err(ProxyError::Verify(outcome.text().to_owned())),
+        };
+        if verified.is_err() {
+            self.drop_prepared().await;
+        }
+        verified
+    }
+
+    /// `haproxy -c` takes a file that was cut between two lines: what counts is that the file
+    /// which was verified is the very one that was rendered.
+    async fn read_back(&self, new: &FilePath, rendered: &Rendered) -> Result<(), ProxyError> {
+        let proxy = self.proxy;
+        let found = proxy.machine.read(new).await.map_err(|cause| proxy.machine_failed(cause))?;
+        let found = found.unwrap_or_default();
+        if found == rendered.config.as_bytes() {
             return Ok(());
         }
-        self.drop_prepared().await;
-        Err(ProxyError::Verify(outcome.text().to_owned()))
+        let (found, written) = (found.len(), rendered.config.len());
+        Err(ProxyError::File {
+            doing: format!("read {new} back"),
+            cause: format!(
+                "it isn't what was written: {found} bytes instead of {written}; is the disk full,                  or does something else write there?"
+            ),
+        })
     }
 
     /// What was written beside is of no use any more. Where it stays, the next one replaces it.

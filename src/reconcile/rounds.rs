@@ -9,14 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Applied, Diff, OperationError, Progress};
 use crate::execute::{Executor, Failure, Watcher};
-use crate::model::{AppId, EventType, Hold, SecretName};
+use crate::model::{AppId, EventType, Hold, ProxyFile, SecretName};
 use crate::plan::{Action, Place, Plan, Step, StepOutcome, StepResult};
 
 use super::Controller;
 use super::situation::{LookOptions, Situation, store_failed};
 
 /// How often `apply` looks, plans and executes before it gives up. A rollout takes one round, a
-/// failed one with its way back two or three; each round must have done something.
+/// failed one with its way back two or three; each round must have changed something.
 const ROUNDS: usize = 20;
 
 /// Where progress goes.
@@ -103,12 +103,29 @@ impl Controller {
             store: self.parts.store.clone(),
             randomness: self.parts.randomness.clone(),
         };
+        self.tell_damage(situation, plan);
         let recorder = Recorder { controller: self, situation, report, failures: Mutex::default() };
         let outcomes = executor.execute(plan, cancel, &recorder).await;
         let failures =
             recorder.failures.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.learn(recorder.situation, failures)?;
         Ok(outcomes)
+    }
+
+    /// Says which files of HAProxy are about to be written anew, and what was wrong with them:
+    /// afterwards nobody could tell any more.
+    fn tell_damage(&self, situation: &Situation, plan: &Plan) {
+        for step in &plan.steps {
+            let (Place::Balancer(name), Action::Restructure { .. }) = (&step.place, &step.action)
+            else {
+                continue;
+            };
+            let file = situation.observed.balancer(name).map(|state| &state.file);
+            if let Some(ProxyFile::Damaged { reason }) = file {
+                let object = format!("Balancer/{name}");
+                self.event(EventType::Warning, "FileDamaged", &object, reason);
+            }
+        }
     }
 
     /// The secrets that the containers of a plan need, and no others.
@@ -178,9 +195,13 @@ impl Controller {
                 report(Progress::Planned { plan: Box::new(situation.plan.clone()) });
                 let done = self.execute(&situation, &situation.plan, cancel, report).await?;
                 let progressed = done.iter().any(|step| step.result == StepResult::Done);
+                let failed = done.iter().any(|step| step.result == StepResult::Failed);
                 outcome.extend(done);
+                let before = situation.plan.digest;
                 situation = self.look(&tip.commit, Vec::new(), options.clone()).await?;
-                if !progressed {
+                // What failed has had its own tries. Where it left everything as it was, the
+                // same again would fail again.
+                if !progressed || (failed && situation.plan.digest == before) {
                     break;
                 }
             }

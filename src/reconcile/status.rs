@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use crate::api::{AppStatus, CommitStatus, Health, ReachStatus, Status, Sync};
-use crate::model::{AppId, Condition, Container, Kind, Object, View};
+use crate::model::{
+    AppId, BalancerName, BalancerState, Condition, Container, Kind, Object, ProxyFile, View,
+};
 use crate::plan::{Fallback, WaitCause};
 use crate::store::StoreError;
 
@@ -29,7 +31,7 @@ impl Controller {
             approvals: situation.approvals(),
             apps,
             hosts: reach(&situation.observed.hosts),
-            balancers: reach(&situation.observed.balancers),
+            balancers: reach_of_balancers(&situation.observed.balancers),
             source_error: recollection.source_error.clone(),
             diagnostics: situation.diagnostics.clone(),
             counters: recollection.counters.clone(),
@@ -74,6 +76,11 @@ impl Controller {
             seen.status = serde_json::json!({
                 "host": host, "id": container.id, "state": container.state, "health": container.health,
             });
+            if let (Some(ended), Some(status)) =
+                (container.state.ended(), seen.status.as_object_mut())
+            {
+                status.insert("message".into(), ended.to_string().into());
+            }
             objects.push(seen);
         }
         let written = self.parts.store.put(objects.clone())?;
@@ -194,6 +201,17 @@ fn reach<N: ToString, T>(views: &BTreeMap<N, View<T>>) -> Vec<ReachStatus> {
     views.iter().map(of).collect()
 }
 
+/// As [`reach`]. One that answers may still have a file that somebody cut or edited.
+fn reach_of_balancers(views: &BTreeMap<BalancerName, View<BalancerState>>) -> Vec<ReachStatus> {
+    let mut reached = reach(views);
+    for (status, view) in reached.iter_mut().zip(views.values()) {
+        if let View::Seen(BalancerState { file: ProxyFile::Damaged { reason }, .. }) = view {
+            status.message.clone_from(reason);
+        }
+    }
+    reached
+}
+
 pub(super) fn condition(kind: &str, status: &str, reason: &str, message: String) -> Condition {
     Condition {
         kind: kind.into(),
@@ -249,7 +267,7 @@ fn app_status(situation: &Situation, id: &AppId, stored: Option<&Object>) -> App
             "Ready",
             truth(health == Health::Healthy),
             &format!("{health:?}"),
-            format!("{ready} of {replicas} ready"),
+            format!("{ready} of {replicas} ready{}", ends(situation, id)),
         ),
     ];
     AppStatus {
@@ -264,6 +282,15 @@ fn app_status(situation: &Situation, id: &AppId, stored: Option<&Object>) -> App
         observed_generation: stored.map_or(1, |object| object.metadata.generation),
         conditions,
     }
+}
+
+/// Which of its containers don't run, and why, as far as the engine tells.
+fn ends(situation: &Situation, id: &AppId) -> String {
+    let of_app = situation.observed.containers_of(id);
+    let ended = of_app.filter_map(|(host, container)| {
+        Some(format!("; {} on {host}: {}", container.name, container.state.ended()?))
+    });
+    ended.collect()
 }
 
 /// The desired revision, how many of it are ready, and whether anything of the app runs.

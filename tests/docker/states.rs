@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use plimsoll::docker::Engine;
-use plimsoll::model::{ContainerState, EngineHealth, Memory, Span};
+use plimsoll::model::{ContainerState, Ended, EngineHealth, Memory, Span};
 use tokio::time::Instant;
 
 use crate::fixture::{Fixture, PATIENCE};
@@ -42,7 +42,9 @@ pub async fn death_for_want_of_memory_is_seen(fixture: Arc<Fixture>) {
     // The engine hears of the reason a moment later, and on a busy machine misses it at times.
     let deadline = Instant::now() + PATIENCE;
     loop {
-        fixture.until(&id, |container| container.state == ContainerState::Restarting).await;
+        let restarting =
+            |state: &ContainerState| matches!(state, ContainerState::Restarting { .. });
+        fixture.until(&id, |container| restarting(&container.state)).await;
         fixture.engine.stop(&fixture.owner, &id, Span::from_millis(0)).await.unwrap();
         let state = fixture.seen(&id).await.unwrap().state;
         if state == (ContainerState::Exited { code: 137, out_of_memory: true }) {
@@ -60,7 +62,9 @@ pub async fn paused_restarting_and_ended_are_told_apart(fixture: Arc<Fixture>) {
     assert_eq!(fixture.seen(&paused).await.unwrap().state, ContainerState::Paused);
 
     let looping = fixture.run(&fixture.script("loop", "exit 3")).await;
-    fixture.until(&looping, |container| container.state == ContainerState::Restarting).await;
+    let restarting =
+        ContainerState::Restarting { ended: Some(Ended { code: 3, out_of_memory: false }) };
+    fixture.until(&looping, |container| container.state == restarting).await;
 
     let ended = fixture.run(&fixture.script("ended", "exec sleep 1000")).await;
     fixture.dockerd.docker(&["kill", &ended.0]).unwrap();
