@@ -147,6 +147,8 @@ fn x1_a_container_that_another_process_made_and_that_prints_its_secret() {
     apply.kill().unwrap();
     apply.wait().unwrap();
     let told = run(shop.command(["apply", "-o", "json"]).env("RUST_LOG", "trace")).expect(1);
+    // It would be worth nothing if what the container says weren't told at all.
+    assert!(told.to_string().contains("first "), "its last words aren't told: {told}");
     expect_none_in(&told);
     expect_none_anywhere(&shop);
     Fleet::shared().alpha.docker(["rmi", "-f", &image]);

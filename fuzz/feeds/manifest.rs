@@ -45,5 +45,9 @@ fn told(reading: &Reading) -> String {
     // One diagnostic more than there are lines would be told at a place that isn't there.
     assert!(reading.diagnostics.iter().all(|told| told.location.line > 0 && told.column > 0));
     let desired = reading.desired.as_ref().map(|desired| serde_json::to_string(desired).unwrap());
-    format!("{:?}{:?}{desired:?}", render(&reading.diagnostics), render_warnings(&reading.warnings))
+    format!(
+        "{:?}{:?}{desired:?}",
+        render(&reading.diagnostics, false),
+        render_warnings(&reading.warnings, true)
+    )
 }

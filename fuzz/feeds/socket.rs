@@ -102,11 +102,7 @@ impl Operations for Nothing {
         Ok(Vec::new())
     }
 
-    async fn events(
-        &self,
-        _: usize,
-        _: bool,
-    ) -> Result<BoxStream<'static, Event>, OperationError> {
+    async fn events(&self, _: usize, _: bool) -> Result<BoxStream<'static, Event>, OperationError> {
         Ok(stream::empty().boxed())
     }
 

@@ -1,5 +1,7 @@
 //! A file system of its own in a folder, small enough to be filled.
 
+#![allow(dead_code, reason = "each test binary uses another part of it")]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
