@@ -9,6 +9,8 @@ mod answer;
 mod bind;
 mod command;
 mod file;
+#[doc(hidden)]
+pub mod fuzzing;
 mod haproxy;
 mod lint;
 mod local;

@@ -10,12 +10,15 @@ use super::command::{Output, run};
 pub struct Repository {
     remote: PathBuf,
     clone: PathBuf,
+    /// Where the remote is reached, if not by its folder.
+    address: Option<String>,
 }
 
 impl Repository {
     /// An empty repository with branch `main` below `folder`.
     pub fn new(folder: &Path) -> Self {
-        let repository = Self { remote: folder.join("remote.git"), clone: folder.join("clone") };
+        let repository =
+            Self { remote: folder.join("remote.git"), clone: folder.join("clone"), address: None };
         let (remote, clone) = (repository.remote.as_path(), repository.clone.as_path());
         std::fs::create_dir_all(clone).unwrap();
         repository.git(["init", "-q", "--bare", "-b", "main", remote.to_str().unwrap()]);
@@ -29,7 +32,18 @@ impl Repository {
 
     /// What `--repo` takes.
     pub fn url(&self) -> String {
-        self.remote.display().to_string()
+        self.address.clone().unwrap_or_else(|| self.remote.display().to_string())
+    }
+
+    /// From now on Plimsoll reaches the remote at this URL, through a server that a test has
+    /// started; pushes still go to its folder.
+    pub fn reach_at(&mut self, url: &str) {
+        self.address = Some(url.to_owned());
+    }
+
+    /// The folder of the remote.
+    pub fn remote(&self) -> &Path {
+        &self.remote
     }
 
     /// The folder in which the manifests are written.

@@ -1,0 +1,47 @@
+//! A file system of its own in a folder, small enough to be filled.
+
+#![allow(dead_code, reason = "each test binary uses another part of it")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::run;
+
+/// Mounted until it is dropped.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts a file system of so many KiB on `folder`, which is made.
+    pub fn mount(folder: &Path, kilobytes: u32) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        let size = format!("size={kilobytes}k");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder))
+            .expect(0);
+        Self(folder.to_owned())
+    }
+
+    /// Gives it another size.
+    pub fn resize(&self, kilobytes: u32) {
+        let options = format!("remount,size={kilobytes}k");
+        run(Command::new("mount").args(["-o", &options]).arg(&self.0)).expect(0);
+    }
+
+    /// Fills it to the last byte.
+    pub fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("ballast")).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+    }
+
+    /// Takes back what [`SmallDisk::fill`] wrote.
+    pub fn free(&self) {
+        std::fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // What is still open goes with those who have it open.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

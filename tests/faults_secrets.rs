@@ -1,0 +1,223 @@
+//! The line X1 of the fault catalogue: a canary goes in by every door that takes a secret, and
+//! comes out by none, whatever fails. (An app's secret in a good rollout, and a password in the
+//! URL of a remote that is down, are in `tests/loop/secrets.rs`.)
+
+mod harness;
+#[allow(dead_code, reason = "only its listeners are used here")]
+mod source_support;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use harness::{Fleet, Installation, Output, app, run, set};
+use serde_json::json;
+use source_support::{Listener, reply};
+
+/// In the environment of a container.
+const ENV: &str = "kanarienvogel-7f3a9b1c";
+/// For a registry; the second is `person:zeisig-4b1d77` in base64.
+const REGISTRY: &str = "zeisig-4b1d77";
+const REGISTRY_BASE64: &str = "cGVyc29uOnplaXNpZy00YjFkNzc";
+/// In the token file of a repository.
+const TOKEN: &str = "stieglitz-0dd5e3a2";
+
+fn canary_in(bytes: &[u8]) -> Option<&'static str> {
+    let holds = |canary: &&str| bytes.windows(canary.len()).any(|part| part == canary.as_bytes());
+    [ENV, REGISTRY, REGISTRY_BASE64, TOKEN].into_iter().find(holds)
+}
+
+#[track_caller]
+fn expect_none_in(output: &Output) {
+    for text in [&output.stdout, &output.stderr] {
+        let found = canary_in(text.as_bytes());
+        assert!(found.is_none(), "{found:?} is told: {output}");
+    }
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = entries.flat_map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => files_below(&entry.path()),
+        Ok(kind) if kind.is_file() => vec![entry.path()],
+        _ => Vec::new(),
+    });
+    files.collect()
+}
+
+/// Everything that can be asked, everything that is kept (store, journal, clone, HAProxy's
+/// files), and the command lines of all processes.
+#[track_caller]
+fn expect_none_anywhere(shop: &Installation) {
+    for words in [
+        &["diff"][..],
+        &["status"],
+        &["get", "apps"],
+        &["get", "app", "production/web"],
+        &["get", "containers"],
+        &["get", "executions"],
+        &["describe", "production/web"],
+        &["events"],
+        &["history"],
+        &["doctor"],
+    ] {
+        for form in ["text", "json", "yaml"] {
+            expect_none_in(&shop.plimsoll(words.iter().copied().chain(["-o", form])));
+        }
+    }
+    let plan = shop.folder().join("plan.json");
+    expect_none_in(&shop.plimsoll(["diff", "--out", plan.to_str().unwrap()]));
+    for file in files_below(&shop.state()).into_iter().chain([plan]) {
+        let found = canary_in(&std::fs::read(&file).unwrap_or_default());
+        assert!(found.is_none(), "{found:?} is in {}", file.display());
+    }
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let found = canary_in(&line);
+        assert!(found.is_none(), "{found:?} in {:?}", String::from_utf8_lossy(&line));
+    }
+}
+
+/// An image that holds nothing but busybox, on host alpha.
+fn busybox_image(shop: &Installation) -> String {
+    let root = shop.folder().join("root");
+    std::fs::create_dir_all(root.join("bin")).unwrap();
+    std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    let archive = shop.folder().join("root.tar");
+    run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg("bin")).expect(0);
+    let name = format!("{}:1", shop.name);
+    let imported = Fleet::shared().alpha.docker(["import", archive.to_str().unwrap(), &name]);
+    imported.expect(0);
+    name
+}
+
+#[test]
+fn x1_containers_that_print_their_secrets_when_they_fail() {
+    let shop = Installation::new("x1-logs");
+    let image = busybox_image(&shop);
+    shop.write_secret("web/token", ENV);
+    let sh = |script: &str| json!(["/bin/busybox", "sh", "-c", script]);
+    let base = set(app("web"), "/hosts", json!(["alpha"]));
+    let base = set(set(base, "/replicas", 1), "/health/deadline", "3s");
+    let base =
+        set(set(base, "/image", image.as_str()), "/env", json!({"TOKEN": {"secret": "web/token"}}));
+    for (what, script) in [
+        ("it ends", "echo token is $TOKEN; exit 3"),
+        ("it ends, and says it on stderr", "echo \"panicked at 'bad $TOKEN'\" >&2; exit 101"),
+        ("it never listens", "echo waiting with $TOKEN; exec /bin/busybox sleep 1000"),
+        ("in two pieces of a line", "printf 'kanarienvogel'; printf -- '-7f3a9b1c\\n'; exit 1"),
+    ] {
+        shop.write_app(&set(base.clone(), "/command", sh(script)));
+        shop.repository.push(what);
+        let mut command = shop.command(["apply", "-o", "json"]);
+        let told = run(command.env("RUST_LOG", "trace")).expect(1);
+        expect_none_in(&told);
+        expect_none_anywhere(&shop);
+        // A new start of the app's story: no hold is in the way.
+    }
+    let mut controller = shop.start();
+    controller.wait_for_status("the failure is told", |status| {
+        status.app("production/web").health != "Healthy"
+    });
+    expect_none_anywhere(&shop);
+    assert!(canary_in(controller.log().as_bytes()).is_none(), "{}", controller.log());
+    controller.stop();
+    Fleet::shared().alpha.docker(["rmi", "-f", &image]);
+}
+
+/// The one who made the container knew its secrets; the one who finds it after a crash has to
+/// hide them as well.
+#[test]
+fn x1_a_container_that_another_process_made_and_that_prints_its_secret() {
+    let shop = Installation::new("x1-crash");
+    let image = busybox_image(&shop);
+    shop.write_secret("web/token", ENV);
+    let script = "echo first $TOKEN; exec /bin/busybox sleep 1000";
+    let web = set(set(app("web"), "/hosts", json!(["alpha"])), "/replicas", 1);
+    let web = set(set(web, "/health/deadline", "8s"), "/image", image.as_str());
+    let web = set(web, "/env", json!({"TOKEN": {"secret": "web/token"}}));
+    shop.write_app(&set(web, "/command", json!(["/bin/busybox", "sh", "-c", script])));
+    shop.repository.push("A container that prints its secret and never listens");
+    let mut apply = shop.command(["apply"]);
+    apply.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut apply = apply.spawn().unwrap();
+    harness::wait_until(std::time::Duration::from_secs(60), "the container runs", || {
+        !shop.running().is_empty()
+    });
+    apply.kill().unwrap();
+    apply.wait().unwrap();
+    let told = run(shop.command(["apply", "-o", "json"]).env("RUST_LOG", "trace")).expect(1);
+    // It would be worth nothing if what the container says weren't told at all.
+    assert!(told.to_string().contains("first "), "its last words aren't told: {told}");
+    expect_none_in(&told);
+    expect_none_anywhere(&shop);
+    Fleet::shared().alpha.docker(["rmi", "-f", &image]);
+}
+
+/// The engine is told the environment, and repeats what it can't use.
+#[test]
+fn x1_an_engine_that_quotes_what_it_was_sent() {
+    let shop = Installation::new("x1-engine");
+    shop.write_secret("web/token", ENV);
+    let base = set(app("web"), "/hosts", json!(["alpha"]));
+    let base = set(set(base, "/replicas", 1), "/env", json!({"TOKEN": {"secret": "web/token"}}));
+    for (what, web) in [
+        ("no such program", set(base.clone(), "/command", json!(["/no/such/program"]))),
+        ("no such user", set(base.clone(), "/user", "nobody-at-all")),
+        ("no such network", set(base.clone(), "/network", "no-such-network")),
+    ] {
+        shop.write_app(&web);
+        shop.repository.push(what);
+        let mut command = shop.command(["apply"]);
+        expect_none_in(&run(command.env("RUST_LOG", "trace")).expect_failure());
+        expect_none_anywhere(&shop);
+    }
+}
+
+#[test]
+fn x1_the_login_of_a_registry_that_refuses_it() {
+    let shop = Installation::new("x1-registry");
+    let registry = Listener::answering(|head| reply(401, &format!("denied: {head}")));
+    let name = format!("127.0.0.1:{}", registry.port);
+    let docker = shop.folder().join("docker");
+    std::fs::create_dir(&docker).unwrap();
+    let config = json!({"auths": {&name: {"auth": format!("{REGISTRY_BASE64}=")}}});
+    std::fs::write(docker.join("config.json"), config.to_string()).unwrap();
+    let web = set(app("web"), "/hosts", json!(["alpha"]));
+    shop.write_app(&set(web, "/image", format!("{name}/web:1")));
+    shop.repository.push("An image behind a login");
+    for words in [&["diff"][..], &["apply"], &["apply", "-o", "json"], &["doctor"]] {
+        let mut command = shop.command(words.iter().copied());
+        let config = docker.join("config.json");
+        command.env("RUST_LOG", "trace").env("PLIMSOLL_DOCKER_CONFIG", config);
+        expect_none_in(&run(&mut command));
+    }
+    assert!(registry.requests() > 0, "the registry was never asked");
+    expect_none_anywhere(&shop);
+}
+
+#[test]
+fn x1_the_token_of_a_repository_that_refuses_it() {
+    let mut shop = Installation::new("x1-token");
+    let file = shop.folder().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    let mut asked = BTreeSet::new();
+    for status in [401, 403, 500] {
+        let server = Listener::answering(move |head| match head.contains("Authorization") {
+            true => reply(status, &format!("denied: {head}")),
+            false => reply(401, "who are you?"),
+        });
+        shop.repository.reach_at(&format!("http://127.0.0.1:{}/shop.git", server.port));
+        for words in [&["diff"][..], &["apply", "-o", "json"], &["doctor"]] {
+            let mut command = shop.command(words.iter().copied());
+            command.env("RUST_LOG", "trace").env("PLIMSOLL_GIT_TOKEN_FILE", &file);
+            expect_none_in(&run(&mut command));
+        }
+        asked.insert(server.requests() > 1);
+    }
+    assert_eq!(asked, [true].into(), "the token was never sent");
+    for path in files_below(&shop.state()) {
+        let found = canary_in(&std::fs::read(&path).unwrap_or_default());
+        assert!(found.is_none(), "{found:?} is in {}", path.display());
+    }
+}
