@@ -318,7 +318,7 @@ proptest! {
             Action::Create { container } => Some(container.birth.clone()),
             _ => None,
         }).collect();
-        let known = |app: &AppId| world.known.fallbacks.get(app).is_some();
+        let known = |app: &AppId| world.known.fallbacks.contains_key(app);
         let Some(bad) = revisions.into_iter().find(|birth| known(&birth.app)) else {
             return Ok(());
         };

@@ -3,8 +3,8 @@
 
 use plimsoll::model::{
     AdminState, AppId, BackendName, BalancerName, BalancerState, Container, ContainerId,
-    ContainerState, EngineHealth, HostName, ProxyConfig, ProxyFile, ProxyProcess, ProxyRuntime,
-    ServerName, Sha256, Slot,
+    ContainerState, EngineHealth, HostName, HostState, ProxyConfig, ProxyFile, ProxyProcess,
+    ProxyRuntime, ServerName, Sha256, Slot,
 };
 
 use super::World;
@@ -164,10 +164,11 @@ impl World {
             }),
             Mishap::ForeignPort { nth, port } => {
                 let hosts = self.hosts.len().max(1);
-                if let Some(state) = self.hosts.values_mut().nth(nth % hosts) {
-                    if state.containers.iter().all(|c| c.birth.port != Some(*port)) {
-                        state.foreign_ports.insert(*port);
-                    }
+                let free = |state: &&mut HostState| {
+                    state.containers.iter().all(|c| c.birth.port != Some(*port))
+                };
+                if let Some(state) = self.hosts.values_mut().nth(nth % hosts).filter(free) {
+                    state.foreign_ports.insert(*port);
                 }
             }
         }
