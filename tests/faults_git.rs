@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use daemon::Daemon;
-use harness::{Installation, Load, Output, app, run, set, wait_until};
+use harness::{Installation, Load, app, run, set, wait_until};
 use serde_json::Value;
 use small_disk::SmallDisk;
 use source_support::{Listener, reply};

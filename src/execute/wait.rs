@@ -7,7 +7,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use http_body_util::Empty;
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +17,7 @@ use crate::model::{
     ServerName, Span, UrlPath, container_name,
 };
 use crate::plan::Probe;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, probe};
 
 use super::{Executor, Failure};
 
@@ -306,40 +305,9 @@ fn restarted(container: &Container) -> String {
     }
 }
 
-/// One HTTP request or TCP connection, as HAProxy's check would make it: 2xx and 3xx are up.
 async fn ask(address: SocketAddr, path: Option<&UrlPath>, timeout: Span) -> Look {
-    let asked = tokio::time::timeout(timeout.duration(), ask_once(address, path)).await;
-    match asked {
-        Ok(Ok(())) => Look::Done,
-        Ok(Err(why)) => Look::NotYet(format!("{address}: {why}")),
-        Err(_) => Look::NotYet(format!("{address} didn't answer within {timeout}")),
-    }
-}
-
-async fn ask_once(address: SocketAddr, path: Option<&UrlPath>) -> Result<(), String> {
-    let stream = tokio::net::TcpStream::connect(address).await.map_err(|e| e.to_string())?;
-    let Some(path) = path else { return Ok(()) };
-    let io = hyper_util::rt::TokioIo::new(stream);
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake::<_, Empty<bytes::Bytes>>(io)
-            .await
-            .map_err(|error| error.to_string())?;
-    let request = hyper::Request::get(path.as_str())
-        .header("host", address.to_string())
-        .header("user-agent", "plimsoll")
-        .body(Empty::new())
-        .map_err(|error| error.to_string())?;
-    let response = async { sender.send_request(request).await.map_err(|error| error.to_string()) };
-    let response = tokio::select! {
-        biased;
-        response = response => response?,
-        ended = connection => return Err(match ended {
-            Ok(()) => "it closed the connection".into(),
-            Err(error) => error.to_string(),
-        }),
-    };
-    match response.status() {
-        status if status.is_success() || status.is_redirection() => Ok(()),
-        status => Err(format!("{path} answered {status}")),
+    match probe(address, path, timeout.duration()).await {
+        Ok(()) => Look::Done,
+        Err(why) => Look::NotYet(why),
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AppId, BalancerName, Capabilities, CommitId, ContainerSpec, EnvValue, EnvironmentName,
+    AppId, BalancerName, Capabilities, Check, CommitId, ContainerSpec, EnvValue, EnvironmentName,
     HealthCommand, HostName, HostPattern, ImageRef, InstallationName, InstallationUid, Limits,
     Listener, ListenerName, PathPrefix, Pin, SecretDigest, SecretName, Span, Stop, Ulimit, Volume,
     VolumeSource,
@@ -180,6 +180,17 @@ pub struct App {
     pub drain: Span,
     pub rollout: Rollout,
     pub location: Location,
+}
+
+impl App {
+    /// How balancers check its servers.
+    pub fn check(&self) -> Check {
+        Check {
+            path: self.health.path.as_deref().and_then(|path| path.parse().ok()),
+            interval: self.health.interval,
+            timeout: self.health.timeout,
+        }
+    }
 }
 
 /// A [`ContainerSpec`] whose image isn't resolved and whose secrets are only named.

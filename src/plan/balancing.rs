@@ -178,12 +178,7 @@ fn wanted(
 
 /// Both backends of an app: a canary later on needs no reload.
 fn backends_of(app: &App) -> [(BackendName, Backend); 2] {
-    let check = Check {
-        path: app.health.path.as_deref().and_then(|path| path.parse().ok()),
-        interval: app.health.interval,
-        timeout: app.health.timeout,
-    };
-    let backend = Backend { check };
+    let backend = Backend { check: app.check() };
     [
         (BackendName::stable(app.id.clone()), backend.clone()),
         (BackendName::candidate(app.id.clone()), backend),

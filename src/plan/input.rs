@@ -41,6 +41,9 @@ pub struct Known {
     pub taken_ports: BTreeMap<HostName, BTreeSet<u16>>,
     /// Where balancers that can't be seen now pointed to when they were seen last.
     pub last_addresses: BTreeMap<BalancerName, BTreeSet<SocketAddr>>,
+    /// Apps whose health check changes, and whose servers don't pass the new one: why not. A
+    /// reload would take them down.
+    pub failing_checks: BTreeMap<AppId, String>,
     /// Apps whose steps are being executed: they are left out.
     pub busy: BTreeSet<AppId>,
 }

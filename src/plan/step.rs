@@ -261,6 +261,8 @@ pub enum WaitCause {
     Image,
     /// A person has to look at what would be removed.
     Prune,
+    /// What serves doesn't pass the health check that is declared now.
+    Check,
     /// This revision failed.
     Held {
         revision: Revision,

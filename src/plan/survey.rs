@@ -69,6 +69,9 @@ pub(super) enum Survey<'a> {
 
 /// Looks at a declared app.
 pub(super) fn declared<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a App) -> Survey<'a> {
+    if let Some(why) = input.known.failing_checks.get(&app.id) {
+        return Survey::Waiting(failing_check(app, why));
+    }
     let mut waiting = Vec::new();
     let target = match target(input, app) {
         Ok((target, held)) => {
@@ -141,6 +144,17 @@ pub(super) fn departed<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a AppId)
     let waiting = unseen_balancers.iter().map(|name| unseen_balancer(input, app, name));
     let waiting = waiting.chain(unseen_hosts).collect();
     Survey::Work(Box::new(Work { app, target: None, hosts, unseen_balancers }), waiting)
+}
+
+fn failing_check(app: &App, why: &str) -> Waiting {
+    Waiting {
+        app: app.id.clone(),
+        reason: format!(
+            "what serves now doesn't pass the health check that is declared ({why}), and a reload would take it down: deploy a version that passes both checks first, and change the check in a commit of its own"
+        ),
+        cause: WaitCause::Check,
+        approval: None,
+    }
 }
 
 enum Refusal {

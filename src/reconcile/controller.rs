@@ -70,6 +70,8 @@ pub(super) struct Recollection {
     /// The last look, for `status`.
     pub last: Option<Arc<Situation>>,
     pub source_error: Option<String>,
+    /// Why the last reload of a balancer failed.
+    pub balancer_troubles: BTreeMap<BalancerName, String>,
     /// Apps whose steps are being executed now.
     pub busy: BTreeSet<AppId>,
     /// True where a loop runs in this process.

@@ -6,6 +6,7 @@
 //! made from, `rounds` executes until nothing is left, `run` is the loop that never ends, and
 //! `operations` answers what people ask.
 
+mod checks;
 mod controller;
 mod doctor;
 mod images;

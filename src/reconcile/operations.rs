@@ -75,6 +75,7 @@ impl Controller {
     async fn commit_of(&self, revision: &str) -> Result<CommitId, OperationError> {
         self.parts.source.resolve(revision).await.map_err(|error| {
             OperationError::because(format!("revision {revision} isn't to be found"), &error)
+                .hint("name a branch, a tag or a commit of the repository, or HEAD~1")
         })
     }
 
@@ -139,12 +140,11 @@ impl Controller {
         for (host, container) in situation.observed.containers_of(app) {
             let Some(engine) = situation.observer.engines.get(host) else { continue };
             let owner = &situation.observer.owner;
-            let lines = engine.logs(owner, &container.id, tail, follow).await.map_err(|error| {
-                OperationError::because(
-                    format!("the output of {} can't be read", container.name),
-                    &error,
-                )
-            })?;
+            // One container that can't be read hides no other's output.
+            let lines = match engine.logs(owner, &container.id, tail, follow).await {
+                Ok(lines) => lines,
+                Err(error) => futures_util::stream::iter([Err(error)]).boxed(),
+            };
             let (host, name) = (host.to_string(), container.name.clone());
             let record = move |line: Result<crate::docker::LogLine, _>| {
                 let (is_error, text) = match line {

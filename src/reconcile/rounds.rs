@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Applied, Diff, OperationError, Progress};
 use crate::execute::{Executor, Failure, Watcher};
-use crate::model::{AppId, EventType, Hold, ProxyFile, SecretName};
+use crate::model::{AppId, EventType, Hold, ProxyFile, Revision, SecretName};
 use crate::plan::{Action, Place, Plan, Step, StepOutcome, StepResult};
 
 use super::Controller;
@@ -42,6 +42,13 @@ impl Watcher for Recorder<'_> {
         }
         let summary = step.summary.clone();
         (self.report)(Progress::Finished { outcome: outcome.clone(), summary });
+        if let (None, Place::Balancer(name)) = (&step.app, &step.place) {
+            let troubles = &mut self.controller.recollect().balancer_troubles;
+            match &outcome.error {
+                Some(error) => troubles.insert(name.clone(), error.clone()),
+                None => troubles.remove(name),
+            };
+        }
         let object = match &step.app {
             Some(app) => format!("App/{app}"),
             None => format!("Balancer/{}", step.place),
@@ -159,10 +166,20 @@ impl Controller {
                 recollection.taken_ports.entry(host.clone()).or_default().insert(*port);
             }
             let Some(revision) = failure.held_revision() else { continue };
+            // A revision that worked before isn't given up: what ails it may pass, and there is
+            // nothing to go back to.
+            if self.has_worked(situation, &app, revision) {
+                continue;
+            }
             let hold = situation.hold(&app, revision, failure.to_string());
             self.hold(&hold)?;
         }
         Ok(())
+    }
+
+    fn has_worked(&self, situation: &Situation, app: &AppId, revision: Revision) -> bool {
+        let worked = situation.known.fallbacks.get(app);
+        worked.is_some_and(|then| situation.revision_of(&then.app, &then.pin) == Some(revision))
     }
 
     fn hold(&self, hold: &Hold) -> Result<(), OperationError> {
@@ -275,6 +292,13 @@ impl Controller {
             .map_err(|error| store_failed(&error))?;
         if news {
             self.event(EventType::Normal, "CommitTakenUp", "Installation", &description);
+            if let Some(first) = situation.diagnostics.first() {
+                let place = &first.location;
+                let (n, file, line) = (situation.diagnostics.len(), &place.file, place.line);
+                let message =
+                    format!("{n} mistakes, the first at {file}:{line}: {}", first.message);
+                self.event(EventType::Warning, "ManifestMistakes", "Installation", &message);
+            }
         }
         Ok(())
     }

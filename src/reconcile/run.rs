@@ -77,6 +77,8 @@ impl Controller {
     /// None but of the operating system: what fails in a turn is told and tried again.
     pub async fn run(self: &Arc<Self>, shutdown: CancellationToken) -> Result<(), OperationError> {
         self.recollect().looping = true;
+        let (source, state) = (self.parts.source.name(), self.state.display().to_string());
+        tracing::info!(source, state, "the controller begins");
         self.tell_interrupted();
         let mut turning = Loop {
             controller: self.clone(),
@@ -160,7 +162,14 @@ impl Loop {
         match answer {
             Ok(tip) => {
                 for request in &tip.requests {
-                    tracing::warn!("{}: plimsoll approve {}", request.reason, request.id);
+                    let news = self.tip.as_ref().is_none_or(|tip| !tip.requests.contains(request));
+                    if news {
+                        let message =
+                            format!("{}: plimsoll approve {}", request.reason, request.id);
+                        tracing::warn!("{message}");
+                        let kind = EventType::Warning;
+                        self.controller.event(kind, "ApprovalNeeded", "Installation", &message);
+                    }
                 }
                 self.tip = Some(tip);
                 self.poll.succeeded();

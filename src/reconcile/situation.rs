@@ -9,8 +9,8 @@ use std::sync::{Arc, PoisonError};
 use crate::api::{Diff, OperationError};
 use crate::check::{self, Finding};
 use crate::model::{
-    AppId, ApprovalRequest, BalancerName, BalancerState, CommitId, Desired, Diagnostic, Guards,
-    Hold, Observed, ProxyFile, ProxyProcess, Sha256, View,
+    App, AppId, ApprovalRequest, BalancerName, BalancerState, CommitId, Desired, Diagnostic,
+    Guards, Hold, Observed, Pin, ProxyFile, ProxyProcess, Revision, Sha256, View,
 };
 use crate::observe::Observer;
 use crate::plan::{BlockedApp, Input, Known, Plan, StepId, plan};
@@ -18,6 +18,7 @@ use crate::source::Head;
 use crate::store::StoreError;
 
 use super::Controller;
+use super::checks::failing_checks;
 
 /// One look.
 pub(super) struct Situation {
@@ -213,6 +214,7 @@ impl Controller {
             guards: Guards::default(),
             taken_ports,
             last_addresses,
+            failing_checks: failing_checks(desired, observed).await,
             busy: options.busy,
         })
     }
@@ -367,6 +369,14 @@ impl Situation {
             && self.requests.is_empty()
             && self.observed.hosts.values().all(|view| view.seen().is_some())
             && self.observed.balancers.values().all(|view| view.seen().is_some())
+    }
+
+    /// The revision that an app would have with that image; none while a secret isn't known.
+    pub fn revision_of(&self, app: &App, pin: &Pin) -> Option<Revision> {
+        let known = self.known.secrets.iter();
+        let digests =
+            known.filter_map(|(name, digest)| Some((name.clone(), *digest.as_ref().ok()?)));
+        Some(app.template.resolve(pin, &digests.collect()).ok()?.revision())
     }
 
     /// The hold that a failure asks for.

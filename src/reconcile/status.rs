@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 
 use crate::api::{AppStatus, CommitStatus, Health, ReachStatus, Status, Sync};
 use crate::model::{
-    AppId, BalancerName, BalancerState, Condition, Container, Kind, Object, ProxyFile, View,
+    AppId, BalancerName, BalancerState, Condition, Container, EventType, Kind, Object, ProxyFile,
+    View,
 };
 use crate::plan::{Fallback, WaitCause};
 use crate::store::StoreError;
 
 use super::Controller;
+use super::controller::Recollection;
 use super::memory::{json, object};
 use super::situation::Situation;
 
@@ -38,6 +40,26 @@ impl Controller {
         })
     }
 
+    /// How balancers are reached, and what the last failed step there said.
+    fn balancers_of(&self, situation: &Situation, recollection: &Recollection) -> Vec<ReachStatus> {
+        let mut balancers = reach(&situation.observed.balancers);
+        for balancer in &mut balancers {
+            let Ok(name) = balancer.name.parse() else { continue };
+            let here = recollection.balancer_troubles.get(&name).cloned();
+            let stored = || {
+                let object = self.parts.store.get(Kind::Balancer, &balancer.name).ok()??;
+                Some(object.status.get("trouble")?.as_str()?.to_owned())
+            };
+            let waits = situation.plan.steps.iter().any(|step| {
+                step.app.is_none() && step.place == crate::plan::Place::Balancer(name.clone())
+            });
+            if let Some(trouble) = here.or_else(stored).filter(|_| waits && balancer.reachable) {
+                balancer.message = trouble;
+            }
+        }
+        balancers
+    }
+
     /// Writes every object that differs from what is stored; forgets those that are gone.
     pub(super) fn write_objects(&self, situation: &Situation) -> Result<(), StoreError> {
         let mut objects = Vec::new();
@@ -61,6 +83,9 @@ impl Controller {
             let mut balancer = object(Kind::Balancer, name.as_str(), None);
             balancer.spec = json(&desired.balancers.get(name));
             balancer.status = self.reach_status(Kind::Balancer, name.as_str(), view)?;
+            if let Some(trouble) = self.recollect().balancer_troubles.get(name) {
+                balancer.status["trouble"] = json(trouble);
+            }
             objects.push(balancer);
         }
         for id in app_ids(situation) {
@@ -137,7 +162,20 @@ impl Controller {
             View::Seen(_) => ("True", "Answers", String::new()),
             View::Unseen { reason } => ("Unknown", "NoAnswer", reason.clone()),
         };
-        let mut conditions = vec![condition("Reachable", status, reason, message)];
+        let mut conditions = vec![condition("Reachable", status, reason, message.clone())];
+        let before = stored.as_ref().and_then(|object| object.status.get("conditions"));
+        let before = before.and_then(|conditions| conditions.get(0)?.get("status")?.as_str());
+        match (before, status) {
+            (Some("True") | None, "Unknown") => {
+                let object = format!("{kind}/{name}");
+                self.event(EventType::Warning, "Unreachable", &object, &message);
+            }
+            (Some("Unknown"), "True") => {
+                let object = format!("{kind}/{name}");
+                self.event(EventType::Normal, "Reachable", &object, "it answers again");
+            }
+            _ => {}
+        }
         self.date(&mut conditions, stored.as_ref());
         Ok(serde_json::json!({ "conditions": conditions }))
     }
@@ -235,7 +273,9 @@ fn app_status(situation: &Situation, id: &AppId, stored: Option<&Object>) -> App
     });
     let held = waiting.iter().any(|waiting| matches!(waiting.cause, WaitCause::Held { .. }));
     let (revision, ready, standing) = count(situation, id);
-    let replicas = declared.map_or(0, |app| app.placement.values().map(|p| p.replicas).sum());
+    // Of an app whose document has mistakes, what it had when it last converged is what counts.
+    let counts = declared.or(situation.known.fallbacks.get(id).map(|then| &then.app));
+    let replicas = counts.map_or(0, |app| app.placement.values().map(|p| p.replicas).sum());
     let sync = match () {
         () if unseen => Sync::Unknown,
         () if steps || busy || !waiting.is_empty() || !blocked.is_empty() => Sync::OutOfSync,
@@ -247,7 +287,7 @@ fn app_status(situation: &Situation, id: &AppId, stored: Option<&Object>) -> App
         () if steps || busy => Health::Progressing,
         () if unseen => Health::Unknown,
         () if waiting.iter().any(|waiting| waiting.approval.is_some()) => Health::Paused,
-        () if declared.is_some() && ready < replicas => Health::Degraded,
+        () if ready < replicas => Health::Degraded,
         () if declared.is_none() && !standing => Health::Unknown,
         () => Health::Healthy,
     };
@@ -276,7 +316,7 @@ fn app_status(situation: &Situation, id: &AppId, stored: Option<&Object>) -> App
         sync,
         health,
         revision,
-        image: declared.map(|app| app.template.image.to_string()),
+        image: counts.map(|app| app.template.image.to_string()),
         ready,
         replicas,
         observed_generation: stored.map_or(1, |object| object.metadata.generation),
@@ -293,20 +333,17 @@ fn ends(situation: &Situation, id: &AppId) -> String {
     ended.collect()
 }
 
-/// The desired revision, how many of it are ready, and whether anything of the app runs.
+/// The desired revision, how many containers are ready, and whether anything of the app runs.
 fn count(situation: &Situation, id: &AppId) -> (Option<String>, u32, bool) {
-    let known = &situation.known;
     let revision = situation.desired.apps.get(id).and_then(|app| {
-        let pin = known.pins.get(id)?.as_ref().ok()?;
-        let digests = known.secrets.iter();
-        let digests =
-            digests.filter_map(|(name, d)| Some((name.clone(), *d.as_ref().ok()?))).collect();
-        Some(app.template.resolve(pin, &digests).ok()?.revision())
+        let pin = situation.known.pins.get(id)?.as_ref().ok()?;
+        situation.revision_of(app, pin)
     });
+    // As kubectl counts: whatever serves is ready; whether it is what is declared is the other
+    // axis.
     let ready = |container: &&Container| container.is_ready() && serves(situation, id, container);
     let containers = situation.observed.containers_of(id).map(|(_, container)| container);
-    let of_revision = containers.filter(|c| Some(c.birth.revision) == revision);
-    let ready = of_revision.filter(ready).count() as u32;
+    let ready = containers.filter(ready).count() as u32;
     let standing = situation.observed.containers_of(id).any(|(_, container)| container.runs());
     (revision.map(|revision| revision.short12()), ready, standing)
 }
@@ -314,7 +351,8 @@ fn count(situation: &Situation, id: &AppId) -> (Option<String>, u32, bool) {
 /// Up in every balancer of the app's routes that can be seen.
 fn serves(situation: &Situation, id: &AppId, container: &Container) -> bool {
     use crate::model::{BackendName, CheckState, ProxyProcess, ServerName};
-    let Some(app) = situation.desired.apps.get(id) else { return true };
+    let fallback = situation.known.fallbacks.get(id).map(|then| &then.app);
+    let Some(app) = situation.desired.apps.get(id).or(fallback) else { return true };
     let hosts = situation.observed.containers_of(id);
     let Some((host, _)) = hosts.into_iter().find(|(_, c)| c.id == container.id) else {
         return false;

@@ -194,7 +194,7 @@ impl Script {
             ["dead"] => state(ContainerState::Dead),
             ["paused"] => state(ContainerState::Paused),
             ["created"] => state(ContainerState::Created),
-            ["restarting"] => state(ContainerState::Restarting),
+            ["restarting"] => state(ContainerState::Restarting { ended: None }),
             other => panic!("no such state {other:?}"),
         });
     }

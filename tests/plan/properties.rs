@@ -203,7 +203,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
     let nth = 0..24usize;
     let states = vec![
         ContainerState::Created,
-        ContainerState::Restarting,
+        ContainerState::Restarting { ended: None },
         ContainerState::Paused,
         ContainerState::Exited { code: 1, out_of_memory: false },
         ContainerState::Exited { code: 137, out_of_memory: true },

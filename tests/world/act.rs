@@ -50,7 +50,7 @@ impl World {
                         container.state,
                         ContainerState::Created
                             | ContainerState::Running
-                            | ContainerState::Restarting
+                            | ContainerState::Restarting { .. }
                     ),
                     "{}: it is {:?}",
                     step.id,
@@ -66,7 +66,7 @@ impl World {
                 if bad || container.health == Some(EngineHealth::Unhealthy) {
                     return Err(Refusal::Revision(*revision));
                 }
-                if container.state == ContainerState::Restarting {
+                if matches!(container.state, ContainerState::Restarting { .. }) {
                     container.state = ContainerState::Running;
                 }
                 assert_eq!(container.state, ContainerState::Running, "{}", step.id);

@@ -166,7 +166,7 @@ impl World {
         for state in self.hosts.values_mut() {
             for container in &mut state.containers {
                 let bad = self.bad.contains(&container.birth.revision);
-                if container.state == ContainerState::Restarting && !bad {
+                if matches!(container.state, ContainerState::Restarting { .. }) && !bad {
                     container.state = ContainerState::Running;
                 }
                 if container.health == Some(EngineHealth::Starting) {
