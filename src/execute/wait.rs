@@ -27,6 +27,14 @@ use super::{Executor, Failure};
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
+/// How long sessions that were cut off may take to be gone.
+const CUT: Duration = Duration::from_secs(2);
+
+/// How long a container that ended once since it was made has to run without another end
+/// before a server that HAProxy finds up counts. One that lives for a moment only, again and
+/// again, passes a check of every 50 ms now and then.
+const SETTLED: Span = Span::from_secs(3);
+
 /// How long to wait, and who may end it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience<'a> {
@@ -166,16 +174,14 @@ impl Waiter<'_> {
         backend: &BackendName,
         server: &ServerName,
     ) -> Result<(), Failure> {
-        let result = self
-            .look_until(|| async {
-                Ok(match proxy.sessions(backend, server).await? {
-                    0 => Look::Done,
-                    n => Look::NotYet(format!("{n} requests are still on it")),
-                })
-            })
-            .await?;
+        let result = self.look_until(|| look_at_sessions(proxy, backend, server)).await?;
         if let Err(why) = result {
             tracing::warn!(%server, "the drain ends at its deadline: {why}");
+            proxy.cut_sessions(backend, server).await?;
+            let gone = Patience::new(Instant::now() + CUT, self.patience.cancel);
+            let after = Waiter { executor: self.executor, patience: gone };
+            // What is still there then is told by the removal, which is tried again.
+            let _ = after.look_until(|| look_at_sessions(proxy, backend, server)).await?;
         }
         Ok(())
     }
@@ -237,6 +243,17 @@ impl Waiter<'_> {
         let text: String = text.chars().filter(|c| !c.is_control()).take(500).collect();
         if text.is_empty() { text } else { format!("; its last words: {text}") }
     }
+}
+
+async fn look_at_sessions(
+    proxy: &dyn Proxy,
+    backend: &BackendName,
+    server: &ServerName,
+) -> Result<Look, Failure> {
+    Ok(match proxy.sessions(backend, server).await? {
+        0 => Look::Done,
+        n => Look::NotYet(format!("{n} requests are still on it")),
+    })
 }
 
 /// Since when a container runs without interruption, as far as was seen.
