@@ -126,10 +126,13 @@ impl Waiter<'_> {
         server: &ServerName,
         revision: Revision,
     ) -> Result<(), Failure> {
+        let steady = Mutex::new(Steady::default());
         let result = self
             .look_until(|| async {
                 Ok(match proxy.server(backend, server).await?.map(|server| server.check) {
-                    Some(CheckState::Up) => Look::Done,
+                    Some(CheckState::Up) => {
+                        self.lasts(&backend.app, server, revision, &steady).await?
+                    }
                     Some(CheckState::Unknown) => Look::NotYet("it isn't checked yet".into()),
                     Some(CheckState::Down) => Look::NotYet("its health check fails".into()),
                     None => Look::NotYet("HAProxy doesn't know it".into()),
@@ -140,6 +143,28 @@ impl Waiter<'_> {
         let behind = self.behind(&backend.app, server, revision).await;
         let reason = format!("{server} didn't come up in {backend}: {why}{behind}");
         Err(Failure::Revision { revision, reason })
+    }
+
+    /// Done where the container behind a server that is up hasn't ended since it was made, or
+    /// not for a while.
+    async fn lasts(
+        &self,
+        app: &AppId,
+        server: &ServerName,
+        revision: Revision,
+        steady: &Mutex<Steady>,
+    ) -> Result<Look, Failure> {
+        let Some(engine) = self.executor.engines.get(&server.host) else { return Ok(Look::Done) };
+        let owner = &self.executor.owner;
+        let name = container_name(&owner.installation, app, revision, server.slot);
+        // A person may have renamed it: then HAProxy's word has to do.
+        let Some(container) = engine.inspect(owner, &name).await? else { return Ok(Look::Done) };
+        let mut steady = steady.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(match look_at(&container, &mut steady) {
+            Look::Done if container.restarts == 0 => Look::Done,
+            Look::Done => steady.for_at_least(SETTLED),
+            look => look,
+        })
     }
 
     /// What the engine says of the container behind a server that isn't up: one that ends again
@@ -166,8 +191,8 @@ impl Waiter<'_> {
         trouble + &self.last_output(engine.as_ref(), &name).await
     }
 
-    /// Until no worker has a session on the server. At the deadline it passes as well: every
-    /// drain ends.
+    /// Until no worker has a session on the server. At the deadline what is left is cut off:
+    /// every drain ends, also where a request hangs for ever or a tunnel stays open.
     pub async fn drained(
         &self,
         proxy: &dyn Proxy,
