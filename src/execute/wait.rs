@@ -30,6 +30,10 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// How long sessions that were cut off may take to be gone.
 const CUT: Duration = Duration::from_secs(2);
 
+/// How long the next end of a container that ends again and again is waited for, so that it can
+/// be told how it ended: while it runs the engine doesn't say.
+const BETWEEN_ENDS: Duration = Duration::from_secs(2);
+
 /// How long a container that ended once since it was made has to run without another end
 /// before a server that HAProxy finds up counts. One that lives for a moment only, again and
 /// again, passes a check of every 50 ms now and then.
@@ -173,20 +177,29 @@ impl Waiter<'_> {
         let Some(engine) = self.executor.engines.get(&server.host) else { return String::new() };
         let owner = &self.executor.owner;
         let name = container_name(&owner.installation, app, revision, server.slot);
-        let seen = tokio::time::timeout(Duration::from_secs(3), engine.inspect(owner, &name)).await;
-        let trouble = match seen {
-            Ok(Ok(Some(container))) => match container.state {
-                ContainerState::Running if container.restarts == 0 => String::new(),
-                ContainerState::Running => {
+        let seen = async {
+            let end = Instant::now() + BETWEEN_ENDS;
+            loop {
+                let container = engine.inspect(owner, &name).await.ok()?;
+                let between_ends = container
+                    .as_ref()
+                    .is_some_and(|c| c.state == ContainerState::Running && c.restarts > 0);
+                if !between_ends || Instant::now() >= end {
+                    return Some(container);
+                }
+                tokio::time::sleep(FIRST_PAUSE).await;
+            }
+        };
+        let trouble = match tokio::time::timeout(Duration::from_secs(3), seen).await {
+            Ok(Some(Some(container))) => match look_at(&container, &mut Steady::default()) {
+                Look::Done if container.restarts > 0 => {
                     format!("; its container was restarted {} times", container.restarts)
                 }
-                _ => match look_at(&container, &mut Steady::default()) {
-                    Look::NotYet(why) | Look::Never(why) => format!("; its container: {why}"),
-                    Look::Done => String::new(),
-                },
+                Look::Done => String::new(),
+                Look::NotYet(why) | Look::Never(why) => format!("; its container: {why}"),
             },
-            Ok(Ok(None)) => "; its container is gone".into(),
-            Ok(Err(_)) | Err(_) => String::new(),
+            Ok(Some(None)) => "; its container is gone".into(),
+            Ok(None) | Err(_) => String::new(),
         };
         trouble + &self.last_output(engine.as_ref(), &name).await
     }
