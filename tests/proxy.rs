@@ -211,7 +211,9 @@ async fn forwarded_headers_and_websockets() {
     tunnel.write_all(b"ping").await.unwrap();
     let count = tunnel.read(&mut buffer).await.unwrap();
     assert_eq!(&buffer[..count], b"ping");
-    drop(tunnel);
+    // At the end of its drain what is left on it is cut off, also in the old worker.
+    bed.proxy.cut_sessions(&BACKEND, &SERVER).await.unwrap();
+    assert!(!matches!(tunnel.read(&mut buffer).await, Ok(1..)));
     wait_for("the end of the tunnel", || async { sessions().await.unwrap() == 0 }).await;
     wait_for("the end of the old worker", || async {
         bed.runtime().await.old_addresses.is_empty()

@@ -26,6 +26,18 @@ use super::{Executor, Failure};
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
+/// How long sessions that were cut off may take to be gone.
+const CUT: Duration = Duration::from_secs(2);
+
+/// How long the next end of a container that ends again and again is waited for, so that it can
+/// be told how it ended: while it runs the engine doesn't say.
+const BETWEEN_ENDS: Duration = Duration::from_secs(2);
+
+/// How long a container that ended once since it was made has to run without another end
+/// before a server that HAProxy finds up counts. One that lives for a moment only, again and
+/// again, passes a check of every 50 ms now and then.
+const SETTLED: Span = Span::from_secs(3);
+
 /// How long to wait, and who may end it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience<'a> {
@@ -117,10 +129,13 @@ impl Waiter<'_> {
         server: &ServerName,
         revision: Revision,
     ) -> Result<(), Failure> {
+        let steady = Mutex::new(Steady::default());
         let result = self
             .look_until(|| async {
                 Ok(match proxy.server(backend, server).await?.map(|server| server.check) {
-                    Some(CheckState::Up) => Look::Done,
+                    Some(CheckState::Up) => {
+                        self.lasts(&backend.app, server, revision, &steady).await?
+                    }
                     Some(CheckState::Unknown) => Look::NotYet("it isn't checked yet".into()),
                     Some(CheckState::Down) => Look::NotYet("its health check fails".into()),
                     None => Look::NotYet("HAProxy doesn't know it".into()),
@@ -133,48 +148,77 @@ impl Waiter<'_> {
         Err(Failure::Revision { revision, reason })
     }
 
+    /// Done where the container behind a server that is up hasn't ended since it was made, or
+    /// not for a while.
+    async fn lasts(
+        &self,
+        app: &AppId,
+        server: &ServerName,
+        revision: Revision,
+        steady: &Mutex<Steady>,
+    ) -> Result<Look, Failure> {
+        let Some(engine) = self.executor.engines.get(&server.host) else { return Ok(Look::Done) };
+        let owner = &self.executor.owner;
+        let name = container_name(&owner.installation, app, revision, server.slot);
+        // A person may have renamed it: then HAProxy's word has to do.
+        let Some(container) = engine.inspect(owner, &name).await? else { return Ok(Look::Done) };
+        let mut steady = steady.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(match look_at(&container, &mut steady) {
+            Look::Done if container.restarts == 0 => Look::Done,
+            Look::Done => steady.for_at_least(SETTLED),
+            look => look,
+        })
+    }
+
     /// What the engine says of the container behind a server that isn't up: one that ends again
     /// and again is no more than a failed check to HAProxy.
     async fn behind(&self, app: &AppId, server: &ServerName, revision: Revision) -> String {
         let Some(engine) = self.executor.engines.get(&server.host) else { return String::new() };
         let owner = &self.executor.owner;
         let name = container_name(&owner.installation, app, revision, server.slot);
-        let seen = tokio::time::timeout(Duration::from_secs(3), engine.inspect(owner, &name)).await;
-        let trouble = match seen {
-            Ok(Ok(Some(container))) => match container.state {
-                ContainerState::Running if container.restarts == 0 => String::new(),
-                ContainerState::Running => {
+        let seen = async {
+            let end = Instant::now() + BETWEEN_ENDS;
+            loop {
+                let container = engine.inspect(owner, &name).await.ok()?;
+                let between_ends = container
+                    .as_ref()
+                    .is_some_and(|c| c.state == ContainerState::Running && c.restarts > 0);
+                if !between_ends || Instant::now() >= end {
+                    return Some(container);
+                }
+                tokio::time::sleep(FIRST_PAUSE).await;
+            }
+        };
+        let trouble = match tokio::time::timeout(Duration::from_secs(3), seen).await {
+            Ok(Some(Some(container))) => match look_at(&container, &mut Steady::default()) {
+                Look::Done if container.restarts > 0 => {
                     format!("; its container was restarted {} times", container.restarts)
                 }
-                _ => match look_at(&container, &mut Steady::default()) {
-                    Look::NotYet(why) | Look::Never(why) => format!("; its container: {why}"),
-                    Look::Done => String::new(),
-                },
+                Look::Done => String::new(),
+                Look::NotYet(why) | Look::Never(why) => format!("; its container: {why}"),
             },
-            Ok(Ok(None)) => "; its container is gone".into(),
-            Ok(Err(_)) | Err(_) => String::new(),
+            Ok(Some(None)) => "; its container is gone".into(),
+            Ok(None) | Err(_) => String::new(),
         };
         trouble + &self.last_output(engine.as_ref(), &name).await
     }
 
-    /// Until no worker has a session on the server. At the deadline it passes as well: every
-    /// drain ends.
+    /// Until no worker has a session on the server. At the deadline what is left is cut off:
+    /// every drain ends, also where a request hangs for ever or a tunnel stays open.
     pub async fn drained(
         &self,
         proxy: &dyn Proxy,
         backend: &BackendName,
         server: &ServerName,
     ) -> Result<(), Failure> {
-        let result = self
-            .look_until(|| async {
-                Ok(match proxy.sessions(backend, server).await? {
-                    0 => Look::Done,
-                    n => Look::NotYet(format!("{n} requests are still on it")),
-                })
-            })
-            .await?;
+        let result = self.look_until(|| look_at_sessions(proxy, backend, server)).await?;
         if let Err(why) = result {
             tracing::warn!(%server, "the drain ends at its deadline: {why}");
+            proxy.cut_sessions(backend, server).await?;
+            let gone = Patience::new(Instant::now() + CUT, self.patience.cancel);
+            let after = Waiter { executor: self.executor, patience: gone };
+            // What is still there then is told by the removal, which is tried again.
+            let _ = after.look_until(|| look_at_sessions(proxy, backend, server)).await?;
         }
         Ok(())
     }
@@ -236,6 +280,17 @@ impl Waiter<'_> {
         let text: String = text.chars().filter(|c| !c.is_control()).take(500).collect();
         if text.is_empty() { text } else { format!("; its last words: {text}") }
     }
+}
+
+async fn look_at_sessions(
+    proxy: &dyn Proxy,
+    backend: &BackendName,
+    server: &ServerName,
+) -> Result<Look, Failure> {
+    Ok(match proxy.sessions(backend, server).await? {
+        0 => Look::Done,
+        n => Look::NotYet(format!("{n} requests are still on it")),
+    })
 }
 
 /// Since when a container runs without interruption, as far as was seen.

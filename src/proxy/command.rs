@@ -57,6 +57,8 @@ pub enum Command<'a> {
     EnableHealth(ServerPath<'a>),
     EnableServer(ServerPath<'a>),
     DeleteServer(ServerPath<'a>),
+    /// Ends every session that is on the server.
+    CutSessions(ServerPath<'a>),
     /// Master CLI: the processes of all generations.
     Processes,
     /// Master CLI: a new generation. It has no answer.
@@ -86,6 +88,7 @@ impl fmt::Display for Command<'_> {
             Self::EnableHealth(server) => write!(f, "enable health {server}"),
             Self::EnableServer(server) => write!(f, "enable server {server}"),
             Self::DeleteServer(server) => write!(f, "del server {server}"),
+            Self::CutSessions(server) => write!(f, "shutdown sessions server {server}"),
             Self::Processes => f.write_str("show proc"),
             Self::Reload => f.write_str("reload"),
         }

@@ -18,7 +18,10 @@ pub fn seal(body: String) -> String {
 /// # Errors
 /// What is wrong with it, for people.
 pub fn unseal(sealed: &str) -> Result<&str, String> {
-    let cut = || "it has no trailer: it is cut, or was never ours".to_owned();
+    let cut = || {
+        "its last line is no trailer: it is cut, somebody added to it, or it was never ours"
+            .to_owned()
+    };
     let start = sealed.trim_end_matches('\n').rfind('\n').map_or(0, |end| end + 1);
     let (body, last) = sealed.split_at(start);
     let digest = last.strip_prefix(TRAILER).ok_or_else(cut)?;

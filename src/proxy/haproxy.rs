@@ -425,6 +425,27 @@ impl Proxy for HaproxyProxy {
         self.count_sessions(ServerPath { backend, server: name }).await
     }
 
+    async fn cut_sessions(
+        &self,
+        backend: &BackendName,
+        name: &ServerName,
+    ) -> Result<(), ProxyError> {
+        let _change = self.change.lock().await;
+        let path = ServerPath { backend, server: name };
+        let doing = &format!("end the sessions of server {path}");
+        let cut = [Command::CutSessions(path)];
+        if self.server_in_process(path, doing).await?.is_some() {
+            self.change_worker(&cut, doing).await?;
+        }
+        for pid in self.old_workers().await? {
+            // It may not know the server, or have ended: sessions are counted afterwards.
+            if let Err(cause) = self.master().ask(Target::Worker(pid), &cut).await {
+                tracing::debug!(balancer = %self.name, pid, %cause, "an old worker kept sessions");
+            }
+        }
+        Ok(())
+    }
+
     async fn version(&self) -> Result<String, ProxyError> {
         let deadline = super::machine::CALL_TIMEOUT;
         let outcome = self.machine.run(&self.haproxy, &["-v"], deadline).await;

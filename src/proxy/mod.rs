@@ -133,6 +133,14 @@ pub trait Proxy: Send + Sync {
     /// connections don't count.
     async fn sessions(&self, backend: &BackendName, name: &ServerName) -> Result<u64, ProxyError>;
 
+    /// Ends what is still on a server when its drain has come to its end, in this worker and in
+    /// older ones. Done at once where nothing is on it, or no such server is there.
+    async fn cut_sessions(
+        &self,
+        backend: &BackendName,
+        name: &ServerName,
+    ) -> Result<(), ProxyError>;
+
     /// Version, for `doctor`.
     async fn version(&self) -> Result<String, ProxyError>;
 }

@@ -114,6 +114,10 @@ impl Proxy for Unusable {
         Err(self.0.clone())
     }
 
+    async fn cut_sessions(&self, _: &BackendName, _: &ServerName) -> Result<(), ProxyError> {
+        Err(self.0.clone())
+    }
+
     async fn version(&self) -> Result<String, ProxyError> {
         Err(self.0.clone())
     }

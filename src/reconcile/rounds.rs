@@ -214,11 +214,11 @@ impl Controller {
                 let progressed = done.iter().any(|step| step.result == StepResult::Done);
                 let failed = done.iter().any(|step| step.result == StepResult::Failed);
                 outcome.extend(done);
-                let before = situation.plan.digest;
-                situation = self.look(&tip.commit, Vec::new(), options.clone()).await?;
-                // What failed has had its own tries. Where it left everything as it was, the
-                // same again would fail again.
-                if !progressed || (failed && situation.plan.digest == before) {
+                let now = self.look(&tip.commit, Vec::new(), options.clone()).await?;
+                let before = std::mem::replace(&mut situation, now);
+                // What failed has had its own tries. Where it left the very same to do, the same
+                // again would fail again.
+                if !progressed || (failed && situation.plan.steps == before.plan.steps) {
                     break;
                 }
             }
