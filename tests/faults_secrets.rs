@@ -133,11 +133,15 @@ fn x1_a_container_that_another_process_made_and_that_prints_its_secret() {
     let image = busybox_image(&shop);
     shop.write_secret("web/token", ENV);
     let script = "echo first $TOKEN; exec /bin/busybox sleep 1000";
-    let web = set(set(app("web"), "/hosts", json!(["alpha"])), "/replicas", 1);
-    let web = set(set(web, "/health/deadline", "8s"), "/image", image.as_str());
+    let mut web = set(set(app("web"), "/hosts", json!(["alpha"])), "/replicas", 1);
+    for field in ["port", "routes", "drain"] {
+        web["spec"].as_object_mut().unwrap().remove(field);
+    }
+    let check = json!({"command": ["/bin/busybox", "false"], "interval": "1s", "deadline": "8s"});
+    let web = set(set(web, "/health", check), "/image", image.as_str());
     let web = set(web, "/env", json!({"TOKEN": {"secret": "web/token"}}));
     shop.write_app(&set(web, "/command", json!(["/bin/busybox", "sh", "-c", script])));
-    shop.repository.push("A container that prints its secret and never listens");
+    shop.repository.push("A container that prints its secret and is never well");
     let mut apply = shop.command(["apply"]);
     apply.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let mut apply = apply.spawn().unwrap();

@@ -272,10 +272,7 @@ impl Waiter<'_> {
         let mut text =
             lines.iter().map(|line| line.text.trim_end()).collect::<Vec<_>>().join(" | ");
         for secret in self.executor.secrets.values() {
-            let secret = secret.expose_secret();
-            if !secret.is_empty() {
-                text = text.replace(secret, "***");
-            }
+            text = without(text, secret.expose_secret());
         }
         let text: String = text.chars().filter(|c| !c.is_control()).take(500).collect();
         if text.is_empty() { text } else { format!("; its last words: {text}") }
@@ -291,6 +288,17 @@ async fn look_at_sessions(
         0 => Look::Done,
         n => Look::NotYet(format!("{n} requests are still on it")),
     })
+}
+
+/// The shortest line of a secret that is looked for by itself, in bytes: a shorter one would be
+/// found in every text.
+const SHORTEST_LINE: usize = 6;
+
+/// The text without a secret, also where it was written line by line.
+fn without(text: String, secret: &str) -> String {
+    let lines = secret.lines().map(str::trim).filter(|line| line.len() >= SHORTEST_LINE);
+    let whole = Some(secret).filter(|secret| !secret.is_empty());
+    whole.into_iter().chain(lines).fold(text, |text, part| text.replace(part, "***"))
 }
 
 /// Since when a container runs without interruption, as far as was seen.
@@ -364,5 +372,22 @@ async fn ask(address: SocketAddr, path: Option<&UrlPath>, timeout: Span) -> Look
     match probe(address, path, timeout.duration()).await {
         Ok(()) => Look::Done,
         Err(why) => Look::NotYet(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without;
+
+    #[test]
+    fn a_secret_of_several_lines_is_hidden_line_by_line() {
+        for (text, secret, clean) in [
+            ("the token is hunter2!", "hunter2", "the token is ***!"),
+            ("first-line | second-line", "first-line\nsecond-line\nab", "*** | ***"),
+            ("ab is short", "first-line\nab", "ab is short"),
+            ("nothing", "", "nothing"),
+        ] {
+            assert_eq!(without(text.to_owned(), secret), clean);
+        }
     }
 }

@@ -106,7 +106,7 @@ impl Controller {
             owner: situation.observer.owner.clone(),
             engines: situation.observer.engines.clone(),
             proxies: situation.observer.proxies.clone(),
-            secrets: self.secret_values(plan)?,
+            secrets: self.secret_values(situation, plan)?,
             store: self.parts.store.clone(),
             randomness: self.parts.randomness.clone(),
         };
@@ -135,24 +135,34 @@ impl Controller {
         }
     }
 
-    /// The secrets that the containers of a plan need, and no others.
+    /// The secrets that the plan's containers are made with. Those of its other apps come along
+    /// where they can be read: a container that an earlier process made may tell them in its last
+    /// words, and they are hidden there.
     fn secret_values(
         &self,
+        situation: &Situation,
         plan: &Plan,
     ) -> Result<BTreeMap<SecretName, SecretString>, OperationError> {
-        let mut names = BTreeSet::new();
+        let mut needed = BTreeSet::new();
         for step in &plan.steps {
             if let Action::Create { container } = &step.action {
-                names.extend(container.spec.env.values().filter_map(|value| match value {
+                needed.extend(container.spec.env.values().filter_map(|value| match value {
                     crate::model::EnvValue::Secret { name, .. } => Some(name.clone()),
                     crate::model::EnvValue::Plain(_) => None,
                 }));
             }
         }
-        self.parts
-            .secrets
-            .values(&names)
-            .map_err(|error| OperationError::because("a secret can't be read", &error))
+        let read = |names: &BTreeSet<SecretName>| self.parts.secrets.values(names);
+        let mut values = read(&needed)
+            .map_err(|error| OperationError::because("a secret can't be read", &error))?;
+        let apps: BTreeSet<&AppId> = plan.steps.iter().filter_map(|s| s.app.as_ref()).collect();
+        let declared = apps.into_iter().filter_map(|app| situation.desired.apps.get(app));
+        for name in declared.flat_map(|app| app.template.secrets()) {
+            if !values.contains_key(name) {
+                values.extend(read(&[name.clone()].into()).unwrap_or_default());
+            }
+        }
+        Ok(values)
     }
 
     fn learn(
