@@ -19,7 +19,7 @@ pub(super) async fn failing_checks(
 ) -> BTreeMap<AppId, String> {
     let questions = desired.apps.values().filter_map(|app| {
         let servers = servers_to_ask(app, observed);
-        (!servers.is_empty()).then(|| async move {
+        (!servers.is_empty()).then_some(async move {
             let check = app.check();
             let answers = join_all(servers.iter().map(|server| ask(*server, &check))).await;
             let failed: Vec<String> = answers.into_iter().filter_map(Result::err).collect();

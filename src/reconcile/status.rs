@@ -33,7 +33,7 @@ impl Controller {
             approvals: situation.approvals(),
             apps,
             hosts: reach(&situation.observed.hosts),
-            balancers: reach_of_balancers(&situation.observed.balancers),
+            balancers: self.balancers_of(situation, &recollection),
             source_error: recollection.source_error.clone(),
             diagnostics: situation.diagnostics.clone(),
             counters: recollection.counters.clone(),
@@ -42,7 +42,7 @@ impl Controller {
 
     /// How balancers are reached, and what the last failed step there said.
     fn balancers_of(&self, situation: &Situation, recollection: &Recollection) -> Vec<ReachStatus> {
-        let mut balancers = reach(&situation.observed.balancers);
+        let mut balancers = reach_of_balancers(&situation.observed.balancers);
         for balancer in &mut balancers {
             let Ok(name) = balancer.name.parse() else { continue };
             let here = recollection.balancer_troubles.get(&name).cloned();
