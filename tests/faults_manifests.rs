@@ -360,7 +360,6 @@ fn m11_a_renamed_app_is_shown_as_a_replacement_and_two_of_one_name_conflict() {
 }
 
 #[test]
-#[ignore = "the planner lets the old app leave before the new one has taken its route"]
 fn m11_a_renamed_app_loses_no_request() {
     let shop = renamed("m11-load");
     let load = Load::start(shop.load_on("old"));

@@ -25,6 +25,7 @@ mod render;
 mod rolling;
 mod step;
 mod survey;
+mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,6 +48,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let fleet = Fleet::new(input);
     let mut report = Report::new(input);
     let works = survey_all(input, &fleet, &mut report);
+    let works = takeover::hold_back(input, &fleet, works, &mut report.waiting);
     let mut works = guards::hold_back(input, works, &mut report.waiting);
     let mut ports = places::Ports::default();
     for work in &mut works {
@@ -58,6 +60,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     for work in &works {
         Rolling { input, fleet: &fleet, balancing: &balancing, draft: &mut draft }.write(work);
     }
+    takeover::gate(&fleet, &works, &mut draft);
     balancing.end(input, &fleet, &mut draft);
     let steps = draft.in_order();
     let Report { waiting, blocked } = report.sorted();

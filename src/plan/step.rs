@@ -261,6 +261,10 @@ pub enum WaitCause {
     Image,
     /// A person has to look at what would be removed.
     Prune,
+    /// Another app is to take its routes, and can't yet.
+    Takeover {
+        by: AppId,
+    },
     /// What serves doesn't pass the health check that is declared now.
     Check,
     /// This revision failed.

@@ -1,0 +1,104 @@
+//! Routes that pass from an app that isn't declared any more to one that is: an app that was
+//! renamed, or split. The old one serves until the new one has taken its routes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{App, AppId, BalancerName, RouteKey};
+
+use super::draft::Draft;
+use super::fleet::Fleet;
+use super::survey::Work;
+use super::{Action, Input, Place, StepId, WaitCause, Waiting};
+
+/// Takes out of `works` the departed apps whose routes an app is to take that isn't planned now,
+/// and says so.
+pub(super) fn hold_back<'a>(
+    input: &Input<'a>,
+    fleet: &Fleet<'a>,
+    works: Vec<Work<'a>>,
+    waiting: &mut Vec<Waiting>,
+) -> Vec<Work<'a>> {
+    let departed = departed(&works);
+    if departed.is_empty() {
+        return works;
+    }
+    let heirs = heirs(input);
+    let planned: BTreeSet<&AppId> =
+        works.iter().filter(|work| work.target.is_some()).map(|work| work.app).collect();
+    let mut held: BTreeMap<&AppId, Waiting> = BTreeMap::new();
+    for (balancer, proxied) in &fleet.balancers {
+        for (key, backend) in proxied.routes.iter().filter(|(_, b)| departed.contains(&b.app)) {
+            let Some(heir) = heirs.get(&(*balancer, key.clone())) else { continue };
+            if !planned.contains(heir) {
+                let waits = waits(&backend.app, key, heir);
+                held.entry(&backend.app).or_insert(waits);
+            }
+        }
+    }
+    let works = works.into_iter().filter(|work| !held.contains_key(work.app)).collect();
+    waiting.extend(held.into_values());
+    works
+}
+
+fn waits(app: &AppId, key: &RouteKey, heir: &AppId) -> Waiting {
+    Waiting {
+        app: app.clone(),
+        reason: format!("it serves on: {heir} is to take its route {key}, and isn't ready to"),
+        cause: WaitCause::Takeover { by: heir.clone() },
+        approval: None,
+    }
+}
+
+/// Lets what a departed app has taken out of a balancer wait until its routes there are taken.
+/// A departed app brings nothing up, so that nobody waits for it in turn.
+pub(super) fn gate(fleet: &Fleet<'_>, works: &[Work<'_>], draft: &mut Draft) {
+    let departed = departed(works);
+    let mut taken: BTreeMap<(AppId, BalancerName), Vec<StepId>> = BTreeMap::new();
+    for step in draft.steps() {
+        let (Action::SetRoutes { changes }, Place::Balancer(balancer)) =
+            (&step.action, &step.place)
+        else {
+            continue;
+        };
+        let Some(proxied) = fleet.balancers.get(balancer) else { continue };
+        for key in changes.iter().filter(|(_, to)| to.is_some()).map(|(key, _)| key) {
+            let Some(owner) = proxied.routes.get(key).map(|backend| &backend.app) else { continue };
+            if departed.contains(owner) && step.app.as_ref() != Some(owner) {
+                let steps = taken.entry((owner.clone(), balancer.clone())).or_default();
+                steps.push(step.id.clone());
+            }
+        }
+    }
+    let silencing: Vec<(StepId, Vec<StepId>)> = draft
+        .steps()
+        .iter()
+        .filter(|step| {
+            matches!(step.action, Action::SetWeight { weight: 0, .. } | Action::WaitDrained { .. })
+        })
+        .filter_map(|step| {
+            let (Some(app), Place::Balancer(balancer)) = (&step.app, &step.place) else {
+                return None;
+            };
+            let after = taken.get(&(app.clone(), balancer.clone()))?;
+            Some((step.id.clone(), after.clone()))
+        })
+        .collect();
+    for (step, after) in silencing {
+        draft.also_after(&step, after);
+    }
+}
+
+fn departed<'a>(works: &[Work<'a>]) -> BTreeSet<&'a AppId> {
+    works.iter().filter(|work| work.target.is_none()).map(|work| work.app).collect()
+}
+
+/// Which app declares each route.
+fn heirs<'a>(input: &Input<'a>) -> BTreeMap<(&'a BalancerName, RouteKey), &'a AppId> {
+    let key = |route: &crate::model::Route| RouteKey {
+        listener: route.listener.clone(),
+        host: route.host.clone(),
+        path: route.path.clone(),
+    };
+    let of = |app: &'a App| app.routes.iter().map(move |r| ((&r.balancer, key(r)), &app.id));
+    input.desired.apps.values().flat_map(of).collect()
+}
