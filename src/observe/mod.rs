@@ -3,7 +3,7 @@
 //! background, no second one is made beside it, and when it ends the loop is woken. What such a
 //! late call says is thrown away: it may be older than what was done since.
 //!
-//! A host whose events are heard isn't asked again before one comes, or [`FRESH`] has passed:
+//! A host whose events are heard isn't asked again before one comes, or `FRESH` has passed:
 //! the list is the truth, the events only say when to read it. Nothing is decided here.
 
 mod looks;

@@ -5,10 +5,10 @@
 //! manifests, hosts and containers were met. It never awaits, reads a clock, or names an engine,
 //! HAProxy's socket, git or the store. What could not be seen is left alone.
 //!
-//! The way of a plan: [`fleet`] indexes the observation, [`survey`] finds for each app what is
-//! kept, new and leaving, [`guards`] holds back what a person must see first, [`places`] finds
-//! slots and ports, [`balancing`] decides about reloads, [`rolling`] writes and orders the
-//! steps, [`pace`] says what waits for what in a rollout, [`floor`] computes how low each route gets on the way, [`digest`] names the whole.
+//! The way of a plan: `fleet` indexes the observation, `survey` finds for each app what is
+//! kept, new and leaving, `takeover` and `guards` hold back what must wait, `places` finds slots
+//! and ports, `balancing` decides about reloads, `rolling` writes the steps, at the pace that
+//! `pace` gives, `floor` computes how low each route gets on the way, `digest` names the whole.
 
 mod balancing;
 mod changes;

@@ -61,7 +61,7 @@ impl Outcome {
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
-/// One machine. Every call ends within its deadline: [`CALL_TIMEOUT`], or the one it is given.
+/// One machine. Every call ends within its deadline: a few seconds, or the one it is given.
 #[async_trait]
 pub trait Machine: Send + Sync {
     /// How people know it.
