@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use daemon::Daemon;
-use harness::{Installation, Load, Output, app, run, set, wait_until};
+use harness::{Installation, Load, app, run, set, wait_until};
 use serde_json::Value;
 use small_disk::SmallDisk;
 use source_support::{Listener, reply};
@@ -200,7 +200,8 @@ fn cache_of(shop: &Installation) -> PathBuf {
 fn g7_a_damaged_clone_and_a_fetch_that_was_killed_cost_nothing_but_a_new_clone() {
     let (mut shop, daemon, web) = served("g7");
     let before = shop.containers();
-    let damages: [(&str, fn(&Path)); 4] = [
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 4] = [
         ("a pack cut", |git| {
             for entry in std::fs::read_dir(git.join("objects/pack")).unwrap().flatten() {
                 let bytes = std::fs::read(entry.path()).unwrap();
