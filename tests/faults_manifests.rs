@@ -276,7 +276,10 @@ fn m9_what_gives_the_machine_away_is_refused_unless_the_host_allows_it() {
     for (more, allowed_by) in [
         ("  privileged: true\n", "allow: {privileged: true}"),
         ("  network: host\n", "allow: {hostNetwork: true}"),
-        ("  volumes: [{host: /var/run/docker.sock, at: /s}]\n", "allow: {engineSocket: true}"),
+        (
+            "  volumes: [{host: /var/run/docker.sock, at: /s, readOnly: true}]\n",
+            "allow: {engineSocket: true}",
+        ),
         ("  volumes: [{host: /run/docker.sock, at: /s, readOnly: true}]\n", "engineSocket"),
         ("  volumes: [{host: /, at: /s, readOnly: true}]\n", ""),
         ("  volumes: [{host: /var/run, at: /s, readOnly: true}]\n", ""),

@@ -3,6 +3,8 @@
 //! URL of a remote that is down, are in `tests/loop/secrets.rs`.)
 
 mod harness;
+#[path = "faults/a_refusing.rs"]
+mod refusing;
 #[allow(dead_code, reason = "only its listeners are used here")]
 mod source_support;
 
@@ -11,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::{Fleet, Installation, Output, app, run, set};
+use refusing::RefusingRegistry;
 use serde_json::json;
 use source_support::{Listener, reply};
 
@@ -181,7 +184,7 @@ fn x1_an_engine_that_quotes_what_it_was_sent() {
 #[test]
 fn x1_the_login_of_a_registry_that_refuses_it() {
     let shop = Installation::new("x1-registry");
-    let registry = Listener::answering(|head| reply(401, &format!("denied: {head}")));
+    let registry = RefusingRegistry::start();
     let name = format!("127.0.0.1:{}", registry.port);
     let docker = shop.folder().join("docker");
     std::fs::create_dir(&docker).unwrap();
@@ -196,7 +199,7 @@ fn x1_the_login_of_a_registry_that_refuses_it() {
         command.env("RUST_LOG", "trace").env("PLIMSOLL_DOCKER_CONFIG", config);
         expect_none_in(&run(&mut command));
     }
-    assert!(registry.requests() > 0, "the registry was never asked");
+    assert!(registry.logins() > 0, "nobody logged in");
     expect_none_anywhere(&shop);
 }
 

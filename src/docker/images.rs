@@ -9,6 +9,7 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::{Stream, StreamExt};
 
 use super::error::{Failure, no_reply, within};
+use super::scrub::Scrub;
 use super::{DockerEngine, EngineError, ImageInfo};
 use crate::model::{ImageContent, ImageRef, Pin, Sha256};
 
@@ -44,9 +45,11 @@ impl DockerEngine {
         let credentials = self.credentials(image.registry()).await?;
         let docker = self.docker().map_err(|failure| self.error(&doing, failure))?;
         let name = image.to_string();
+        let scrub = Scrub::of_login(credentials.as_ref());
         let call = docker.inspect_registry_image(&name, credentials);
         let answer = within(self.deadlines().registry, call).await;
-        let answer = answer.map_err(|failure| self.registry_error(&doing, image, failure))?;
+        let answer =
+            answer.map_err(|failure| self.registry_error(&doing, image, failure, &scrub))?;
         answer.descriptor.digest.and_then(|digest| digest.parse().ok()).ok_or_else(|| {
             let cause = "the registry names no digest".to_owned();
             EngineError::Transient { doing, cause }
@@ -75,9 +78,10 @@ impl DockerEngine {
         let credentials = self.credentials(image.registry()).await?;
         let options = CreateImageOptionsBuilder::new().from_image(&name).build();
         let docker = self.docker().map_err(|failure| self.error(&doing, failure))?;
+        let scrub = Scrub::of_login(credentials.as_ref());
         let progress = docker.create_image(Some(options), None, credentials);
         let pulled = until_pulled(self.deadlines().pull_stall, progress).await;
-        pulled.map_err(|failure| self.registry_error(&doing, image, failure))?;
+        pulled.map_err(|failure| self.registry_error(&doing, image, failure, &scrub))?;
         match self.image_info(&name).await? {
             Some(_) => Ok(()),
             None => {
@@ -87,7 +91,15 @@ impl DockerEngine {
         }
     }
 
-    fn registry_error(&self, doing: &str, image: &ImageRef, failure: Failure) -> EngineError {
+    /// The engine passes on what the registry says, which may repeat what it was sent.
+    fn registry_error(
+        &self,
+        doing: &str,
+        image: &ImageRef,
+        failure: Failure,
+        scrub: &Scrub,
+    ) -> EngineError {
+        let failure = failure.map_text(|text| scrub.clean(text));
         match verdict(&failure) {
             Some(verdict) => verdict.error(doing, image, failure.text()),
             None => self.error(doing, failure),

@@ -3,6 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bollard::auth::DockerCredentials;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::model::SecretName;
@@ -37,6 +40,24 @@ impl Scrub {
             if value.len() >= SHORTEST_PART && key != "PATH" && !key.starts_with("PLIMSOLL_") {
                 scrub.hide(value, &format!("[value of {key}]"));
             }
+        }
+        scrub.longest_first()
+    }
+
+    /// Hides the login of a registry: the password and the tokens, and the password as it goes
+    /// over the wire.
+    pub(super) fn of_login(login: Option<&DockerCredentials>) -> Self {
+        const SHOWN: &str = "[login of the registry]";
+        let mut scrub = Self::default();
+        let Some(login) = login else { return scrub };
+        let secrets = [&login.password, &login.identitytoken, &login.registrytoken, &login.auth];
+        for secret in secrets.into_iter().flatten() {
+            scrub.hide(secret, SHOWN);
+        }
+        if let (Some(user), Some(password)) = (&login.username, &login.password) {
+            let encoded = STANDARD.encode(format!("{user}:{password}"));
+            // Some leave the padding out.
+            scrub.hide(encoded.trim_end_matches('='), SHOWN);
         }
         scrub.longest_first()
     }
@@ -90,6 +111,21 @@ mod tests {
         ] {
             assert_eq!(scrub.clean(text.to_owned()), clean);
         }
+    }
+
+    #[test]
+    fn a_login_is_hidden_also_as_it_goes_over_the_wire() {
+        let login = DockerCredentials {
+            username: Some("person".into()),
+            password: Some("zeisig-4b1d77".into()),
+            identitytoken: Some("token-1".into()),
+            ..DockerCredentials::default()
+        };
+        let text = "Basic cGVyc29uOnplaXNpZy00YjFkNzc= of person, zeisig-4b1d77, token-1";
+        let shown = "[login of the registry]";
+        let clean = format!("Basic {shown}= of person, {shown}, {shown}");
+        assert_eq!(Scrub::of_login(Some(&login)).clean(text.to_owned()), clean);
+        assert_eq!(Scrub::of_login(None).clean(text.to_owned()), text);
     }
 
     #[test]
