@@ -35,14 +35,17 @@ impl Watcher for Recorder<'_> {
         (self.report)(Progress::Started { id: step.id.clone(), summary: step.summary.clone() });
     }
 
+    /// A pull that goes wrong is tried for minutes: who looks meanwhile has to learn why.
+    fn retrying(&self, step: &Step, failure: &Failure) {
+        let message = format!("{}: {}: {failure}; trying again", step.place, step.summary);
+        self.controller.event(EventType::Warning, "StepRetried", &object(step), &message);
+    }
+
     fn finished(&self, step: &Step, outcome: &StepOutcome, failure: Option<&Failure>) {
         self.controller.count("steps", 1);
         let summary = step.summary.clone();
         (self.report)(Progress::Finished { outcome: outcome.clone(), summary });
-        let object = match &step.app {
-            Some(app) => format!("App/{app}"),
-            None => format!("Balancer/{}", step.place),
-        };
+        let object = object(step);
         match (outcome.result, &outcome.error) {
             (StepResult::Done, _) => {
                 if let Some(reason) = reason(&step.action) {
@@ -61,6 +64,14 @@ impl Watcher for Recorder<'_> {
                 self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             failures.push((app.clone(), failure.clone()));
         }
+    }
+}
+
+/// What a step is about, as events name it.
+fn object(step: &Step) -> String {
+    match &step.app {
+        Some(app) => format!("App/{app}"),
+        None => format!("Balancer/{}", step.place),
     }
 }
 
