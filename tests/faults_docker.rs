@@ -250,6 +250,9 @@ fn d6_a_pull_that_fails_shows_why_keeps_the_old_and_is_tried_again() {
     shop.write_app(&set(web(), "/image", image.as_str()));
     let commit = shop.repository.push("An image whose bytes are changed on the way");
     let mut controller = shop.start();
+    controller.wait_for_status("the image is being pulled", |status| {
+        status.app("production/web").health == "Progressing"
+    });
     wait_until(Duration::from_secs(90), "the cause is told", || {
         let told = shop.plimsoll(["events"]).stdout;
         told.contains("StepRetried")
