@@ -30,6 +30,9 @@ pub use failure::Failure;
 /// parallel take 0.63 s where one takes 0.24 s (Docker 20.10 on two cores): more wins nothing.
 const ENGINE_CALLS_PER_HOST: usize = 4;
 
+/// How many different causes of one step's tries are told.
+const CAUSES_TOLD: usize = 5;
+
 /// What steps are executed with.
 pub struct Executor {
     pub owner: Owner,
@@ -42,6 +45,11 @@ pub struct Executor {
 
 /// Somebody who is told how it goes.
 pub trait Watcher: Send + Sync {
+    /// A step failed, and is tried again. Said once for each cause.
+    fn retrying(&self, step: &Step, failure: &Failure) {
+        let _ = (step, failure);
+    }
+
     fn started(&self, step: &Step);
     fn finished(&self, step: &Step, outcome: &StepOutcome, failure: Option<&Failure>);
 }
@@ -92,7 +100,7 @@ impl Executor {
         let begun = Instant::now();
         watcher.started(step);
         let result = match self.note_begin(step) {
-            Ok(()) => self.perform(step, cancel).await,
+            Ok(()) => self.perform(step, cancel, watcher).await,
             Err(failure) => Err(failure),
         };
         self.note_end(step);
@@ -112,9 +120,15 @@ impl Executor {
 
     /// Tries again while the cause may pass, with growing and scattered pauses, up to the
     /// step's deadline.
-    async fn perform(&self, step: &Step, cancel: &CancellationToken) -> Result<(), Failure> {
+    async fn perform(
+        &self,
+        step: &Step,
+        cancel: &CancellationToken,
+        watcher: &dyn Watcher,
+    ) -> Result<(), Failure> {
         let deadline = Instant::now() + step.deadline.duration();
         let mut pause = Duration::from_millis(100);
+        let mut told = BTreeSet::new();
         loop {
             let failure = match self.effect(step, deadline, cancel).await {
                 Ok(()) => return Ok(()),
@@ -124,7 +138,10 @@ impl Executor {
             if !failure.may_pass() || next >= deadline || cancel.is_cancelled() {
                 return Err(failure);
             }
-            tracing::debug!(step = %step.id, error = %failure, "trying again");
+            if told.len() < CAUSES_TOLD && told.insert(failure.to_string()) {
+                tracing::warn!(step = %step.id, error = %failure, "trying again: {}", step.summary);
+                watcher.retrying(step, &failure);
+            }
             tokio::time::sleep_until(next).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }

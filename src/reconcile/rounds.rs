@@ -35,6 +35,12 @@ impl Watcher for Recorder<'_> {
         (self.report)(Progress::Started { id: step.id.clone(), summary: step.summary.clone() });
     }
 
+    /// A pull that goes wrong is tried for minutes: who looks meanwhile has to learn why.
+    fn retrying(&self, step: &Step, failure: &Failure) {
+        let message = format!("{}: {}: {failure}; trying again", step.place, step.summary);
+        self.controller.event(EventType::Warning, "StepRetried", &object(step), &message);
+    }
+
     fn finished(&self, step: &Step, outcome: &StepOutcome, failure: Option<&Failure>) {
         self.controller.count("steps", 1);
         if let Place::Host(host) = &step.place {
@@ -49,10 +55,7 @@ impl Watcher for Recorder<'_> {
                 None => troubles.remove(name),
             };
         }
-        let object = match &step.app {
-            Some(app) => format!("App/{app}"),
-            None => format!("Balancer/{}", step.place),
-        };
+        let object = object(step);
         match (outcome.result, &outcome.error) {
             (StepResult::Done, _) => {
                 if let Some(reason) = reason(&step.action) {
@@ -71,6 +74,14 @@ impl Watcher for Recorder<'_> {
                 self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             failures.push((app.clone(), failure.clone()));
         }
+    }
+}
+
+/// What a step is about, as events name it.
+fn object(step: &Step) -> String {
+    match &step.app {
+        Some(app) => format!("App/{app}"),
+        None => format!("Balancer/{}", step.place),
     }
 }
 
