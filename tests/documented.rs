@@ -18,8 +18,8 @@ use harness::{Fleet, Installation, run};
 /// Commands that are for another place than the sandbox: the page, the command's beginning, and
 /// why it isn't run.
 const ELSEWHERE: [(&str, &str, &str); 8] = [
-    ("README.md", "git clone ", "there is no remote: the sandbox begins in a clone"),
     ("README.md", "sudo make demo", "it takes the machine's own engine and ports, and minutes"),
+    ("README.md", "sudo make test", "this test is a part of it"),
     ("README.md", "curl --proto ", "it installs Rust from the network"),
     ("book/src/getting-started.md", "sudo make demo", "the sandbox stands for it"),
     ("book/src/getting-started.md", "sudo -i", "the sandbox is run by root"),
