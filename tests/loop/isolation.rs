@@ -149,3 +149,31 @@ fn a_closed_gate_hides_an_engine_and_an_open_one_shows_it() {
     }
     fleet.beta.docker(["version"]).expect(0);
 }
+
+#[test]
+fn a_health_path_that_nobody_answers_takes_nothing_down() {
+    let shop = Installation::new("wrong-check");
+    shop.deploy(&set(app("web"), "/replicas", 1));
+    let (containers, generation) = (shop.containers(), shop.balancer().generation());
+    let load = Load::start(shop.load_on("web"));
+    let wrong = set(set(app("web"), "/replicas", 1), "/health/path", "/nonesuch");
+    for (what, web) in
+        [("alone", wrong.clone()), ("with a new version", set(wrong, "/image", "web:2"))]
+    {
+        shop.write_app(&web);
+        shop.repository.push(what);
+        let (code, plan) = shop.apply();
+        assert_eq!(code, 1, "{what}: {plan:?}");
+        let status = shop.status();
+        let app = status.app("production/web");
+        let said = app.conditions.iter().any(|c| c.message.contains("/nonesuch answered 404"));
+        assert!(said, "{what}: {app:?}");
+        assert_eq!(shop.get("web").unwrap().status, 200, "{what}");
+    }
+    assert_eq!((shop.containers(), shop.balancer().generation()), (containers, generation));
+
+    // One that they answer is taken, with one reload.
+    shop.deploy(&set(set(app("web"), "/replicas", 1), "/health/path", "/"));
+    assert_eq!(shop.containers().len(), 2);
+    load.stop().expect_none_lost(100);
+}
