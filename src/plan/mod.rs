@@ -18,6 +18,7 @@ mod fleet;
 mod floor;
 mod guards;
 mod input;
+mod leaving;
 mod outcome;
 mod pace;
 mod places;

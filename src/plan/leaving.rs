@@ -1,0 +1,237 @@
+//! The other half of `rolling`: a container's way out. Its servers get weight 0, are drained and
+//! removed, then it is stopped, then removed; what has lost its container goes too.
+
+use std::collections::BTreeSet;
+
+use crate::model::{
+    AppId, BackendName, BalancerName, Container, ContainerState, HostName, ServerName, Span,
+};
+
+use super::draft::NewStep;
+use super::fleet::Seat;
+use super::rolling::{ENGINE, QUICK, Rolling};
+use super::survey::{HostWork, Work, routed_balancers};
+use super::{Action, Place, StepId};
+
+impl Rolling<'_, '_> {
+    /// Steps of the containers that don't run.
+    pub(super) fn write_dead(
+        &mut self,
+        work: &Work<'_>,
+        host: &HostName,
+        host_work: &HostWork<'_>,
+        unrouted: &[StepId],
+    ) {
+        for container in &host_work.dead {
+            let gone = self.take_out(work, host, container, unrouted, false).gone;
+            self.remove(work.app, host, container, gone);
+        }
+    }
+
+    /// Steps of running containers that go. Returns the way out of each.
+    pub(super) fn write_leaving(
+        &mut self,
+        work: &Work<'_>,
+        host: &HostName,
+        leaving: &[&Container],
+        unrouted: &[StepId],
+    ) -> Vec<Leaving> {
+        if !work.unseen_balancers.is_empty() {
+            return Vec::new();
+        }
+        leaving
+            .iter()
+            .map(|container| {
+                let out = self.take_out(work, host, container, unrouted, true);
+                let grace =
+                    work.target.as_ref().map_or(crate::model::Stop::default().grace, |target| {
+                        target.app.template.stop.grace
+                    });
+                let stop = self.stop(work.app, host, container, grace, out.gone);
+                self.remove(work.app, host, container, vec![stop.clone()]);
+                let silent = if out.silent.is_empty() { vec![stop.clone()] } else { out.silent };
+                let out = if self.stops_first(work) { vec![stop] } else { silent.clone() };
+                Leaving { silent, out }
+            })
+            .collect()
+    }
+
+    /// Two containers of it can't run at once.
+    fn stops_first(&self, work: &Work<'_>) -> bool {
+        work.target.as_ref().is_some_and(|target| target.app.template.writes_a_volume())
+    }
+
+    /// Takes a container's servers out of every balancer.
+    fn take_out(
+        &mut self,
+        work: &Work<'_>,
+        host: &HostName,
+        container: &Container,
+        after: &[StepId],
+        runs: bool,
+    ) -> Out {
+        let birth = &container.birth;
+        let image = birth.pin.content.sha256();
+        let name = ServerName::new(host.clone(), image, &birth.revision, birth.slot);
+        let drain = work.target.as_ref().map_or(Span::from_secs(30), |target| target.app.drain);
+        let mut out = Out { silent: Vec::new(), gone: after.to_vec() };
+        for (balancer, backend, seat) in self.seats_of(work.app, &name) {
+            let (silent, gone) = self.take_out_of(
+                work.app,
+                &balancer,
+                &backend,
+                &name,
+                seat,
+                runs.then_some(drain),
+                after,
+            );
+            out.silent.extend(silent);
+            out.gone.push(gone);
+        }
+        out
+    }
+
+    /// Weight 0, wait until it is drained (where `drain` says so), remove. Returns the step
+    /// after which it takes no requests, and the last one.
+    #[allow(clippy::too_many_arguments, reason = "each is one word of one sentence")]
+    fn take_out_of(
+        &mut self,
+        app: &AppId,
+        balancer: &BalancerName,
+        backend: &BackendName,
+        name: &ServerName,
+        seat: Seat,
+        drain: Option<Span>,
+        after: &[StepId],
+    ) -> (Vec<StepId>, StepId) {
+        let mut before = self.first_at(balancer);
+        before.extend(after.iter().cloned());
+        let mut silent = Vec::new();
+        if !seat.has_weight(0, self.runs(balancer)) {
+            let step = self.weight_step(app, balancer, backend, name, Some(seat.weight()), 0);
+            let id = self.draft.add(step, before.clone());
+            silent.push(id.clone());
+            before = vec![id];
+        }
+        if let Some(drain) = drain {
+            let step = NewStep {
+                app: Some(app.clone()),
+                place: Place::Balancer(balancer.clone()),
+                object: name.to_string(),
+                action: Action::WaitDrained { backend: backend.clone(), server: name.clone() },
+                deadline: drain,
+                summary: format!("wait until no request is on {name}, at most {drain}"),
+            };
+            let id = self.draft.add(step, before);
+            if silent.is_empty() {
+                silent.push(id.clone());
+            }
+            before = vec![id];
+        }
+        let step = NewStep {
+            app: Some(app.clone()),
+            place: Place::Balancer(balancer.clone()),
+            object: name.to_string(),
+            action: Action::RemoveServer { backend: backend.clone(), server: name.clone() },
+            deadline: QUICK,
+            summary: format!("remove server {name} from {backend}"),
+        };
+        (silent, self.draft.add(step, before))
+    }
+
+    fn stop(
+        &mut self,
+        app: &AppId,
+        host: &HostName,
+        container: &Container,
+        grace: Span,
+        after: Vec<StepId>,
+    ) -> StepId {
+        let step = NewStep {
+            app: Some(app.clone()),
+            place: Place::Host(host.clone()),
+            object: container.id.short().to_owned(),
+            action: Action::Stop { id: container.id.clone(), name: container.name.clone(), grace },
+            deadline: Span::from_millis(grace.as_millis() + ENGINE.as_millis()),
+            summary: format!("stop {}", container.name),
+        };
+        self.draft.add(step, after)
+    }
+
+    fn remove(&mut self, app: &AppId, host: &HostName, container: &Container, after: Vec<StepId>) {
+        let why = match &container.state {
+            ContainerState::Exited { out_of_memory: true, .. } => " (out of memory)".to_owned(),
+            ContainerState::Exited { code, .. } => format!(" (exited with {code})"),
+            ContainerState::Dead => " (dead)".to_owned(),
+            _ => String::new(),
+        };
+        let step = NewStep {
+            app: Some(app.clone()),
+            place: Place::Host(host.clone()),
+            object: container.id.short().to_owned(),
+            action: Action::Remove { id: container.id.clone(), name: container.name.clone() },
+            deadline: ENGINE,
+            summary: format!("remove {}{why}", container.name),
+        };
+        self.draft.add(step, after);
+    }
+
+    /// Servers whose containers are gone, or that are at a balancer where the app has no route
+    /// any more.
+    pub(super) fn drop_orphans(&mut self, work: &Work<'_>, unrouted: &[StepId]) {
+        let routed = work.target.as_ref().map(|t| routed_balancers(&t.app)).unwrap_or_default();
+        let standing: BTreeSet<(&HostName, &crate::model::Revision, crate::model::Slot)> = self
+            .fleet
+            .containers_of(work.app)
+            .iter()
+            .map(|(host, c)| (*host, &c.birth.revision, c.birth.slot))
+            .collect();
+        let mut orphans = Vec::new();
+        for (balancer, proxied) in &self.fleet.balancers {
+            for (backend, name, seat) in proxied.servers_of(work.app) {
+                let has_container = standing.iter().any(|(host, revision, slot)| {
+                    **host == name.host && name.is_of(revision) && *slot == name.slot
+                });
+                let host_is_seen = self.input.observed.host(&name.host).is_some();
+                let host_is_known = self.fleet.hosts.contains_key(&name.host);
+                let gone = !has_container && (host_is_seen || !host_is_known);
+                let unrouted_here = work.target.is_some() && !routed.contains(balancer);
+                if gone || (has_container && unrouted_here) {
+                    orphans.push(((*balancer).clone(), backend.clone(), name.clone(), seat, gone));
+                }
+            }
+        }
+        let drain = work.target.as_ref().map(|target| target.app.drain);
+        for (balancer, backend, name, seat, gone) in orphans {
+            let drain = drain.filter(|_| !gone);
+            self.take_out_of(work.app, &balancer, &backend, &name, seat, drain, unrouted);
+        }
+    }
+
+    fn seats_of(&self, app: &AppId, name: &ServerName) -> Vec<(BalancerName, BackendName, Seat)> {
+        let all = self.fleet.balancers.iter().flat_map(|(balancer, proxied)| {
+            proxied
+                .servers_of(app)
+                .map(move |(backend, name, seat)| (*balancer, backend, name, seat))
+        });
+        all.filter(|(_, _, other, _)| *other == name)
+            .map(|(balancer, backend, _, seat)| (balancer.clone(), backend.clone(), seat))
+            .collect()
+    }
+}
+
+/// A running container's way out.
+pub(super) struct Leaving {
+    /// After these it takes no new requests; its stop where no balancer knows it.
+    pub silent: Vec<StepId>,
+    /// After these another may take its place.
+    pub out: Vec<StepId>,
+}
+
+/// The steps of a container's way out of the balancers.
+struct Out {
+    /// After these it takes no new requests.
+    silent: Vec<StepId>,
+    /// After these no balancer knows it.
+    gone: Vec<StepId>,
+}
