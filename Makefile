@@ -10,7 +10,7 @@ SHELL := /bin/bash
 export OPENSSL_NO_VENDOR = 1
 
 # Tests that start Docker Engines, HAProxies and git servers. The pure ones lie in src.
-SERVER_TESTS := $(basename $(notdir $(wildcard tests/*.rs)))
+SERVER_TESTS := $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))
 # nextest is quicker for the many small ones. Those with servers share their engines within
 # one process, so that nextest, which gives each test its own, would only slow them down.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
@@ -86,4 +86,4 @@ test-servers: test-setup
 	@[ "$$(id -u)" -eq 0 ] || { \
 		echo "make: the tests with servers start Docker Engines of their own and need root: sudo make test" >&2; exit 1; }
 	@echo "test: the tests with real engines, balancers and repositories: $(SERVER_TESTS)"
-	@if [ -n "$(SERVER_TESTS)" ]; then cargo test $(addprefix --test ,$(SERVER_TESTS)); fi
+	@if [ -n "$(SERVER_TESTS)" ]; then cargo test --no-fail-fast $(addprefix --test ,$(SERVER_TESTS)); fi

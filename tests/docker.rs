@@ -1,7 +1,7 @@
 //! The engine's seam against a real Docker Engine. All cases share one engine and run side by
 //! side; each has an app, names and ports of its own.
 
-#[path = "harness/private_dockerd.rs"]
+#[path = "harness/dockerd.rs"]
 mod dockerd;
 #[path = "harness/engine_proxy.rs"]
 mod engine_proxy;

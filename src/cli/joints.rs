@@ -2,7 +2,9 @@
 //! their texts for people. Each function is a hand-over, and holds no logic of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, OperationError, Operations};
@@ -31,7 +33,7 @@ pub async fn run_controller(
     shutdown: CancellationToken,
 ) -> Result<(), OperationError> {
     let socket = options.state.join("plimsoll.sock");
-    let controller = Controller::open(options)?;
+    let controller = open_patiently(options).await?;
     let operations = Arc::new(ControllerOperations(controller.clone()));
     let served = tokio::spawn({
         let shutdown = shutdown.clone();
@@ -48,6 +50,23 @@ pub async fn run_controller(
     match served.await {
         Ok(ended) => ended,
         Err(error) => Err(OperationError::because("the socket's server ended", &error)),
+    }
+}
+
+/// A command that is just being answered holds the store for a moment; a controller waits for
+/// that, but not for another controller.
+async fn open_patiently(options: ControllerOptions) -> Result<Arc<Controller>, OperationError> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        let error = match Controller::open(options.clone()) {
+            Ok(controller) => return Ok(controller),
+            Err(error) => error,
+        };
+        let held = error.causes.iter().any(|cause| cause.contains("is held by process"));
+        if !held || Instant::now() >= deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
