@@ -213,7 +213,8 @@ async fn forwarded_headers_and_websockets() {
     assert_eq!(&buffer[..count], b"ping");
     // At the end of its drain what is left on it is cut off, also in the old worker.
     bed.proxy.cut_sessions(&BACKEND, &SERVER).await.unwrap();
-    assert!(!matches!(tunnel.read(&mut buffer).await, Ok(1..)));
+    let end = tokio::time::timeout(std::time::Duration::from_secs(10), tunnel.read(&mut buffer));
+    assert!(!matches!(end.await.expect("the tunnel goes on"), Ok(1..)));
     wait_for("the end of the tunnel", || async { sessions().await.unwrap() == 0 }).await;
     wait_for("the end of the old worker", || async {
         bed.runtime().await.old_addresses.is_empty()

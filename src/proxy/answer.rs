@@ -221,6 +221,18 @@ pub fn processes(text: &str) -> Result<Processes, String> {
     if has_master { Ok(processes) } else { Err(format!("not a master: {}", excerpt(text))) }
 }
 
+/// The numbers of the sessions that are on a server, out of `show sess`.
+pub fn sessions_on(text: &str, backend: &BackendName, server: &ServerName) -> Vec<u64> {
+    let (backend, server) = (format!("be={backend}"), format!("srv={server}"));
+    let of_server = text.lines().filter_map(|line| {
+        let (number, rest) = line.split_once(": ")?;
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        let is_on = words.contains(&backend.as_str()) && words.contains(&server.as_str());
+        is_on.then(|| u64::from_str_radix(number.strip_prefix("0x")?, 16).ok())?
+    });
+    of_server.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,5 +305,17 @@ mod tests {
         let routes = routes(text).unwrap();
         assert_eq!(routes.len(), 1);
         assert!(super::routes("Unknown map identifier. Please use #<id> or <file>.\n").is_err());
+    }
+
+    #[test]
+    fn sessions_are_found_by_their_server() {
+        let text = "0x55b2f7e43130: proto=tcpv4 src=127.0.0.1:50640 fe=web be=production.web \
+                    srv=alpha:3be7271f1d5b:2a341350-0 ts=00 epoch=0\n\
+                    0x55b2f7e43131: proto=tcpv4 src=x fe=web be=production.web \
+                    srv=alpha:3be7271f1d5b:2a341350-1 ts=00\n\
+                    0x55b2f7f607c0: proto=sockpair src=unix:2 fe=GLOBAL be=<NONE> srv=<none>\n";
+        let backend = "production.web".parse().unwrap();
+        let server = "alpha:3be7271f1d5b:2a341350-0".parse().unwrap();
+        assert_eq!(sessions_on(text, &backend, &server), [0x55b2_f7e4_3130]);
     }
 }

@@ -57,8 +57,13 @@ pub enum Command<'a> {
     EnableHealth(ServerPath<'a>),
     EnableServer(ServerPath<'a>),
     DeleteServer(ServerPath<'a>),
-    /// Ends every session that is on the server.
+    /// Ends every session that is on the server. A worker of an earlier generation refuses it:
+    /// "Proxy is disabled."
     CutSessions(ServerPath<'a>),
+    /// Every session of the process, a line each.
+    Sessions,
+    /// Ends one session, by the number that [`Command::Sessions`] tells.
+    CutSession(u64),
     /// Master CLI: the processes of all generations.
     Processes,
     /// Master CLI: a new generation. It has no answer.
@@ -89,6 +94,8 @@ impl fmt::Display for Command<'_> {
             Self::EnableServer(server) => write!(f, "enable server {server}"),
             Self::DeleteServer(server) => write!(f, "del server {server}"),
             Self::CutSessions(server) => write!(f, "shutdown sessions server {server}"),
+            Self::Sessions => f.write_str("show sess"),
+            Self::CutSession(number) => write!(f, "shutdown session {number:#x}"),
             Self::Processes => f.write_str("show proc"),
             Self::Reload => f.write_str("reload"),
         }

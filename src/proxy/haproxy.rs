@@ -438,8 +438,14 @@ impl Proxy for HaproxyProxy {
             self.change_worker(&cut, doing).await?;
         }
         for pid in self.old_workers().await? {
-            // It may not know the server, or have ended: sessions are counted afterwards.
-            if let Err(cause) = self.master().ask(Target::Worker(pid), &cut).await {
+            let Some(answer) = self.ask_old(pid, Command::Sessions, doing).await? else { continue };
+            let numbers = answer::sessions_on(&answer, backend, name);
+            let cuts: Vec<_> = numbers.into_iter().map(Command::CutSession).collect();
+            if cuts.is_empty() {
+                continue;
+            }
+            // One that ended meanwhile is refused as unknown: sessions are counted afterwards.
+            if let Err(cause) = self.master().ask(Target::Worker(pid), &cuts).await {
                 tracing::debug!(balancer = %self.name, pid, %cause, "an old worker kept sessions");
             }
         }
