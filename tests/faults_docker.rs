@@ -55,7 +55,7 @@ fn d1_an_engine_that_answers_nonsense_or_nothing_is_an_error_and_is_tried_again(
         (Fault::Close, "beta"),
         (Fault::Garbage, "beta"),
         (Fault::BadBody, "its reply is cut short or can't be understood"),
-        (Fault::Silence, "no reply came within"),
+        (Fault::Silence, "no answer within"),
     ] {
         broken.plan("/containers/json", fault);
         let (code, text) = apply(&shop);
