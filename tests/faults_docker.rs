@@ -425,8 +425,7 @@ fn d17_an_out_of_memory_kill_is_said_as_such() {
     shop.deploy(&web());
     let hungry = set(set(web(), "/image", "web:2"), "/health/deadline", "6s");
     let hungry = set(set(hungry, "/env/EAT_MEMORY_MB", "200"), "/limits/memory", "24MiB");
-    // Docker 20.10 doesn't note every such kill as one: then it is an exit with 137 only.
-    is_rolled_back_and_held(&shop, "too hungry", &hungry, &["is held"]);
+    is_rolled_back_and_held(&shop, "too hungry", &hungry, &["killed at its memory limit"]);
 
     // An app that nothing can be rolled back to: its containers stay in their loop meanwhile.
     let mut hungry = set(alone("hungry"), "/env/EAT_MEMORY_MB", "200");
