@@ -272,6 +272,8 @@ fn app_status(situation: &Situation, id: &AppId, stored: Option<&Object>) -> App
         matches!(waiting.cause, WaitCause::HostUnseen { .. } | WaitCause::BalancerUnseen { .. })
     });
     let held = waiting.iter().any(|waiting| matches!(waiting.cause, WaitCause::Held { .. }));
+    // An image that isn't to be had is trouble, however well the version before it serves.
+    let no_image = waiting.iter().any(|waiting| waiting.cause == WaitCause::Image);
     let (revision, ready, standing) = count(situation, id);
     // Of an app whose document has mistakes, what it had when it last converged is what counts.
     let counts = declared.or(situation.known.fallbacks.get(id).map(|then| &then.app));
@@ -287,7 +289,7 @@ fn app_status(situation: &Situation, id: &AppId, stored: Option<&Object>) -> App
         () if steps || busy => Health::Progressing,
         () if unseen => Health::Unknown,
         () if waiting.iter().any(|waiting| waiting.approval.is_some()) => Health::Paused,
-        () if ready < replicas => Health::Degraded,
+        () if no_image || ready < replicas => Health::Degraded,
         () if declared.is_none() && !standing => Health::Unknown,
         () => Health::Healthy,
     };
