@@ -59,7 +59,7 @@ fn expect_none_anywhere(shop: &Installation) {
         &["get", "app", "production/web"],
         &["get", "containers"],
         &["get", "executions"],
-        &["describe", "production/web"],
+        &["describe", "app", "production/web"],
         &["events"],
         &["history"],
         &["doctor"],
