@@ -139,8 +139,7 @@ fn servers_of<'a>(
         return Vec::new();
     };
     let birth = &container.birth;
-    let image = birth.pin.content.sha256();
-    let name = ServerName::new(host.clone(), image, &birth.revision, birth.slot);
+    let name = birth.server_name(host);
     let knows = |view: &View<BalancerState>| {
         let Some(ProxyProcess::Up(runtime)) = view.seen().map(|state| &state.process) else {
             return false;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AppId, CommitId, HostName, ImageContent, InstallationName, InstallationUid, Memory, MilliCpus,
-    Pin, SecretName, Sha256, Span,
+    Pin, SecretName, ServerName, Sha256, Span,
 };
 
 /// Everything that `create` gives the engine, in canonical form: maps are sorted and defaults
@@ -284,6 +284,11 @@ impl Birth {
     /// `INSTALLATION.ENVIRONMENT.APP.REVISION12.SLOT`.
     pub fn container_name(&self) -> String {
         container_name(&self.installation, &self.app, self.revision, self.slot)
+    }
+
+    /// The name that its server has in every balancer.
+    pub fn server_name(&self, host: &HostName) -> ServerName {
+        ServerName::new(host.clone(), self.pin.content.sha256(), &self.revision, self.slot)
     }
 
     /// The labels, by key; [`Birth::from_labels`] reads them back.

@@ -70,9 +70,7 @@ impl Rolling<'_, '_> {
         after: &[StepId],
         runs: bool,
     ) -> Out {
-        let birth = &container.birth;
-        let image = birth.pin.content.sha256();
-        let name = ServerName::new(host.clone(), image, &birth.revision, birth.slot);
+        let name = container.birth.server_name(host);
         let drain = work.target.as_ref().map_or(Span::from_secs(30), |target| target.app.drain);
         let mut out = Out { silent: Vec::new(), gone: after.to_vec() };
         for (balancer, backend, seat) in self.seats_of(work.app, &name) {

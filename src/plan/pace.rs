@@ -18,7 +18,7 @@ use crate::model::{BalancerName, HostName};
 use super::Input;
 use super::fleet::Fleet;
 use super::floor::{minimum, serving_now};
-use super::survey::{HostWork, Target, Work, routed_balancers, server_name};
+use super::survey::{HostWork, Target, Work, routed_balancers};
 
 /// A new container: its host, and its place among the new ones there.
 pub(super) type Up<'a> = (&'a HostName, usize);
@@ -187,7 +187,7 @@ fn floor<'a>(
     let mut joining = BTreeSet::new();
     for (host, of) in &work.hosts {
         for (j, container) in of.leaving.iter().enumerate() {
-            if serving.contains(&server_name(host, container)) {
+            if serving.contains(&container.birth.server_name(host)) {
                 leaving.insert((*host, j));
             }
         }

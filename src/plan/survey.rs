@@ -306,7 +306,7 @@ fn survey_host<'a>(
     found.weight = placement.map_or(0, |placement| placement.weight);
     let mut current = Vec::new();
     for (_, container) in fleet.containers_of(work.app).iter().filter(|(on, _)| *on == host) {
-        let unit = existing_unit(fleet, target, host, container);
+        let unit = existing_unit(fleet, host, container);
         let misplaced = unit.publish.is_some_and(|publish| {
             let ip = fleet.hosts.get(host).map(|host| host.address);
             ip.is_some_and(|ip| ip != publish.ip()) || has_other_address(fleet, work.app, &unit)
@@ -338,17 +338,11 @@ fn survey_host<'a>(
     found
 }
 
-fn existing_unit<'a>(
-    fleet: &Fleet<'a>,
-    target: &Target<'_>,
-    host: &HostName,
-    container: &'a Container,
-) -> Unit<'a> {
+fn existing_unit<'a>(fleet: &Fleet<'a>, host: &HostName, container: &'a Container) -> Unit<'a> {
     let birth = &container.birth;
     let address = fleet.hosts.get(host).map(|host| host.address);
     let publish = birth.port.zip(address).map(|(port, ip)| SocketAddr::new(ip, port));
-    let image = target.pin.content.sha256();
-    let name = ServerName::new(host.clone(), image, &birth.revision, birth.slot);
+    let name = birth.server_name(host);
     Unit {
         existing: Some(container),
         slot: birth.slot,
@@ -379,15 +373,9 @@ fn has_other_address(fleet: &Fleet<'_>, app: &AppId, unit: &Unit<'_>) -> bool {
     seats.any(|seat| seat.address() != Some(*address))
 }
 
-/// The name that a container's server has.
-pub(super) fn server_name(host: &HostName, container: &Container) -> ServerName {
-    let birth = &container.birth;
-    ServerName::new(host.clone(), birth.pin.content.sha256(), &birth.revision, birth.slot)
-}
-
 /// Some balancer sends requests to it.
 fn is_served(fleet: &Fleet<'_>, host: &HostName, container: &Container) -> bool {
-    let name = server_name(host, container);
+    let name = container.birth.server_name(host);
     let mut balancers = fleet.balancers.values();
     balancers.any(|proxied| {
         let mut servers = proxied.servers_of(&container.birth.app);

@@ -352,16 +352,14 @@ fn count(situation: &Situation, id: &AppId) -> (Option<String>, u32, bool) {
 
 /// Up in every balancer of the app's routes that can be seen.
 fn serves(situation: &Situation, id: &AppId, container: &Container) -> bool {
-    use crate::model::{BackendName, CheckState, ProxyProcess, ServerName};
+    use crate::model::{BackendName, CheckState, ProxyProcess};
     let fallback = situation.known.fallbacks.get(id).map(|then| &then.app);
     let Some(app) = situation.desired.apps.get(id).or(fallback) else { return true };
     let hosts = situation.observed.containers_of(id);
     let Some((host, _)) = hosts.into_iter().find(|(_, c)| c.id == container.id) else {
         return false;
     };
-    let birth = &container.birth;
-    let name =
-        ServerName::new(host.clone(), birth.pin.content.sha256(), &birth.revision, birth.slot);
+    let name = container.birth.server_name(host);
     let backend = BackendName::stable(id.clone());
     app.routes.iter().all(|route| match situation.observed.balancer(&route.balancer) {
         None => true,
