@@ -156,6 +156,26 @@ impl Installation {
         run(&mut self.command(words))
     }
 
+    /// The answers to everything that can be asked about one app, in every form.
+    #[track_caller]
+    pub fn every_answer(&self, app: &str) -> Vec<Output> {
+        let questions: [&[&str]; 10] = [
+            &["diff"],
+            &["status"],
+            &["get", "apps"],
+            &["get", "app", app],
+            &["get", "containers"],
+            &["get", "executions"],
+            &["describe", "app", app],
+            &["events"],
+            &["history"],
+            &["doctor"],
+        ];
+        let forms = ["text", "json", "yaml"];
+        let ask = |words: &[&str], form| self.plimsoll(words.iter().copied().chain(["-o", form]));
+        questions.iter().flat_map(|words| forms.map(|form| ask(words, form))).collect()
+    }
+
     /// Checks the manifests as they lie in the clone.
     #[track_caller]
     pub fn validate<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Output {
