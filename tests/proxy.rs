@@ -293,6 +293,30 @@ async fn weights_survive_a_reload_and_drift_is_seen() {
     assert!(matches!(refused, ProxyError::Refused { .. }), "{refused}");
 }
 
+/// A change that was cut short left the file behind the process. A reload takes nothing down that
+/// serves: not its weight, not its route, and not a server that the file has lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_keeps_what_serves() {
+    let (bed, a) = serving().await;
+    let runtime = bed.path("runtime.sock");
+    let b = WebServer::start("b").await;
+    bed.join(WEB, B, b.address, 50).await;
+    bed.proxy.set_weight(&backend(WEB), &server(A), 0).await.unwrap();
+    bed.proxy.set_weight(&backend(WEB), &server(B), 0).await.unwrap();
+    ask(&runtime, &format!("set server {WEB}/{A} weight 100")).await;
+
+    bed.proxy.restructure(&bed.structure(&[WEB, "production.other"])).await.unwrap();
+    let (web, first) = (backend(WEB), server(A));
+    wait_for("the checks of the new worker", || bed.is_up(&web, &first)).await;
+    let weights = |name: &str| {
+        let (bed, name) = (&bed, server(name));
+        async move { bed.proxy.server(&backend(WEB), &name).await.unwrap().unwrap().weight }
+    };
+    assert_eq!((weights(A).await, weights(B).await), (100, 0));
+    assert_eq!(get(bed.web, "www.example.com", "/").await.server(), "a");
+    assert!(bed.read("haproxy.cfg").contains(&format!("{} weight 100 ", a.address)));
+}
+
 /// H9: what HAProxy lost at runtime is an error, and can be added again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_gone_from_the_process() {

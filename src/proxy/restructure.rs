@@ -229,7 +229,7 @@ impl Swap<'_> {
         Err(ProxyError::File {
             doing: format!("read {new} back"),
             cause: format!(
-                "it isn't what was written: {found} bytes instead of {written}; is the disk full,                  or does something else write there?"
+                "it isn't what was written: {found} bytes instead of {written}; is the disk full, or does something else write there?"
             ),
         })
     }
@@ -273,17 +273,22 @@ impl Swap<'_> {
     }
 }
 
-/// `structure` with the routes and servers that stay.
+/// `structure` with the routes and servers that stay: those of the file, and what the process
+/// sends requests to although the file doesn't say so. A change that was cut short leaves the file
+/// behind the process, and a reload must not take down what serves: only a plan does, in its order.
 fn next_config(
     structure: &ProxyStructure,
     file: &ProxyFile,
     process: &ProxyProcess,
 ) -> ProxyConfig {
-    let (routes, mut servers) = match (file, process) {
-        (ProxyFile::Ours(config), _) => (config.routes.clone(), config.servers.clone()),
-        (_, ProxyProcess::Up(runtime)) => (runtime.routes.clone(), servers_of(runtime)),
-        (_, ProxyProcess::Down { .. }) => (BTreeMap::new(), BTreeMap::new()),
+    let (mut routes, mut servers) = match process {
+        ProxyProcess::Up(runtime) => (runtime.routes.clone(), servers_of(runtime)),
+        ProxyProcess::Down { .. } => (BTreeMap::new(), BTreeMap::new()),
     };
+    if let ProxyFile::Ours(config) = file {
+        routes.extend(config.routes.clone());
+        servers = with_serving(config.servers.clone(), servers);
+    }
     let ProxyStructure { stats: _, x_host: _, listeners, backends } = structure;
     let stays = |(key, backend): &(crate::model::RouteKey, BackendName)| {
         listeners.contains_key(&key.listener) && backends.contains_key(backend)
@@ -294,8 +299,23 @@ fn next_config(
     ProxyConfig { structure: structure.clone(), routes, servers }
 }
 
-/// The servers as a file would hold them.
-fn servers_of(runtime: &ProxyRuntime) -> BTreeMap<BackendName, BTreeMap<ServerName, Server>> {
+type Servers = BTreeMap<BackendName, BTreeMap<ServerName, Server>>;
+
+/// The servers of the file, and of those that serve the ones that it lacks or has at weight 0.
+fn with_serving(mut in_file: Servers, in_process: Servers) -> Servers {
+    for (backend, servers) in in_process {
+        let known = in_file.entry(backend).or_default();
+        for (name, server) in servers.into_iter().filter(|(_, server)| server.weight > 0) {
+            if known.get(&name).is_none_or(|known| known.weight == 0) {
+                known.insert(name, server);
+            }
+        }
+    }
+    in_file
+}
+
+/// The servers as a file would hold them: with a weight where they serve.
+fn servers_of(runtime: &ProxyRuntime) -> Servers {
     let server = |(name, server): (&ServerName, &RuntimeServer)| {
         let RuntimeServer { address, weight, admin, check } = *server;
         let serves = check == CheckState::Up && admin == AdminState::Ready;

@@ -267,15 +267,26 @@ impl World {
         self.container_of(app, server)?.birth.port
     }
 
-    /// As the adapter: routes and servers of the backends that stay are kept from the file, or
-    /// from the process where the file can't be read; a new worker has what the file says.
+    /// As the adapter: routes and servers of the backends that stay are kept from the file, and
+    /// what the process sends requests to beside it; a new worker has what the file says.
     fn restructure(&mut self, name: &BalancerName, structure: &ProxyStructure) {
         let state = self.balancers.get_mut(name).expect("a balancer");
-        let (routes, mut servers) = match (&state.file, &state.process) {
-            (ProxyFile::Ours(config), _) => (config.routes.clone(), config.servers.clone()),
-            (_, ProxyProcess::Up(runtime)) => (runtime.routes.clone(), as_in_file(runtime)),
-            (_, ProxyProcess::Down { .. }) => (BTreeMap::new(), BTreeMap::new()),
+        let (mut routes, mut servers) = match &state.process {
+            ProxyProcess::Up(runtime) => (runtime.routes.clone(), as_in_file(runtime)),
+            ProxyProcess::Down { .. } => (BTreeMap::new(), BTreeMap::new()),
         };
+        if let ProxyFile::Ours(config) = &state.file {
+            routes.extend(config.routes.clone());
+            let serving = std::mem::replace(&mut servers, config.servers.clone());
+            for (backend, all) in serving {
+                let known = servers.entry(backend).or_default();
+                for (server, seat) in all.into_iter().filter(|(_, seat)| seat.weight > 0) {
+                    if known.get(&server).is_none_or(|known| known.weight == 0) {
+                        known.insert(server, seat);
+                    }
+                }
+            }
+        }
         if let (ProxyFile::Ours(config), ProxyProcess::Up(runtime)) = (&state.file, &state.process)
         {
             let digest = Some(structure.digest());
