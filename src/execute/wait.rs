@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -37,6 +37,13 @@ const BETWEEN_ENDS: Duration = Duration::from_secs(2);
 /// before a server that HAProxy finds up counts. One that lives for a moment only, again and
 /// again, passes a check of every 50 ms now and then.
 const SETTLED: Span = Span::from_secs(3);
+
+/// How often a container is looked at behind a server that isn't up. Engines (Docker 20.10 is
+/// one) don't note every kill at the memory limit: only who sees several ends learns of it.
+const BETWEEN_LOOKS_BEHIND: Duration = Duration::from_millis(500);
+
+/// What a program that was killed by SIGKILL exits with, as shells and engines count.
+const KILLED: i64 = 137;
 
 /// How long to wait, and who may end it.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +101,7 @@ impl Waiter<'_> {
                     return Ok(Look::Never(format!("{name} is gone")));
                 };
                 let look = {
-                    let mut steady = steady.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut steady = lock(&steady);
                     match (look_at(&container, &mut steady), probe) {
                         (Look::Done, Probe::Settle(settle)) => steady.for_at_least(*settle),
                         (look, _) => look,
@@ -112,7 +119,7 @@ impl Waiter<'_> {
             Ok(()) => Ok(()),
             Err(why) => {
                 let output = self.last_output(engine, name).await;
-                let why = steady.lock().unwrap_or_else(PoisonError::into_inner).explain(why);
+                let why = lock(&steady).explain(why);
                 let reason = format!("{name} didn't get ready: {why}{output}");
                 Err(Failure::Revision { revision, reason })
             }
@@ -130,20 +137,24 @@ impl Waiter<'_> {
         revision: Revision,
     ) -> Result<(), Failure> {
         let steady = Mutex::new(Steady::default());
+        let behind = (&backend.app, server, revision);
         let result = self
             .look_until(|| async {
-                Ok(match proxy.server(backend, server).await?.map(|server| server.check) {
-                    Some(CheckState::Up) => {
-                        self.lasts(&backend.app, server, revision, &steady).await?
-                    }
-                    Some(CheckState::Unknown) => Look::NotYet("it isn't checked yet".into()),
-                    Some(CheckState::Down) => Look::NotYet("its health check fails".into()),
-                    None => Look::NotYet("HAProxy doesn't know it".into()),
-                })
+                let why = match proxy.server(backend, server).await?.map(|server| server.check) {
+                    Some(CheckState::Up) => return self.lasts(behind, &steady).await,
+                    Some(CheckState::Unknown) => "it isn't checked yet",
+                    Some(CheckState::Down) => "its health check fails",
+                    None => "HAProxy doesn't know it",
+                };
+                if lock(&steady).wants_a_look() {
+                    // Nothing depends on it but what is told in the end.
+                    let _ = self.lasts(behind, &steady).await;
+                }
+                Ok(Look::NotYet(why.into()))
             })
             .await?;
         let Err(why) = result else { return Ok(()) };
-        let behind = self.behind(&backend.app, server, revision).await;
+        let behind = self.behind(behind, &steady).await;
         let reason = format!("{server} didn't come up in {backend}: {why}{behind}");
         Err(Failure::Revision { revision, reason })
     }
@@ -152,9 +163,7 @@ impl Waiter<'_> {
     /// not for a while.
     async fn lasts(
         &self,
-        app: &AppId,
-        server: &ServerName,
-        revision: Revision,
+        (app, server, revision): Behind<'_>,
         steady: &Mutex<Steady>,
     ) -> Result<Look, Failure> {
         let Some(engine) = self.executor.engines.get(&server.host) else { return Ok(Look::Done) };
@@ -162,7 +171,7 @@ impl Waiter<'_> {
         let name = container_name(&owner.installation, app, revision, server.slot);
         // A person may have renamed it: then HAProxy's word has to do.
         let Some(container) = engine.inspect(owner, &name).await? else { return Ok(Look::Done) };
-        let mut steady = steady.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steady = lock(steady);
         Ok(match look_at(&container, &mut steady) {
             Look::Done if container.restarts == 0 => Look::Done,
             Look::Done => steady.for_at_least(SETTLED),
@@ -172,7 +181,7 @@ impl Waiter<'_> {
 
     /// What the engine says of the container behind a server that isn't up: one that ends again
     /// and again is no more than a failed check to HAProxy.
-    async fn behind(&self, app: &AppId, server: &ServerName, revision: Revision) -> String {
+    async fn behind(&self, (app, server, revision): Behind<'_>, steady: &Mutex<Steady>) -> String {
         let Some(engine) = self.executor.engines.get(&server.host) else { return String::new() };
         let owner = &self.executor.owner;
         let name = container_name(&owner.installation, app, revision, server.slot);
@@ -190,7 +199,7 @@ impl Waiter<'_> {
             }
         };
         let trouble = match tokio::time::timeout(Duration::from_secs(3), seen).await {
-            Ok(Some(Some(container))) => match look_at(&container, &mut Steady::default()) {
+            Ok(Some(Some(container))) => match look_at(&container, &mut lock(steady)) {
                 Look::Done if container.restarts > 0 => {
                     format!("; its container was restarted {} times", container.restarts)
                 }
@@ -308,6 +317,17 @@ struct Steady {
     restarts: u32,
     /// Why it was restarted, in words: between two ends it looks as if it were well.
     restarted: Option<String>,
+    /// One of its ends was a kill at its memory limit. The others, of which the engine tells only
+    /// the code of a kill, will have been the same.
+    out_of_memory: bool,
+    looked: Option<Instant>,
+}
+
+/// The container behind a server: its app, the server, its revision.
+type Behind<'a> = (&'a AppId, &'a ServerName, Revision);
+
+fn lock(steady: &Mutex<Steady>) -> MutexGuard<'_, Steady> {
+    steady.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Steady {
@@ -317,6 +337,23 @@ impl Steady {
             Some(restarted) if *restarted != last => format!("{last}; {restarted}"),
             _ => last,
         }
+    }
+
+    /// True from time to time, and not at once: most containers are up before.
+    fn wants_a_look(&mut self) -> bool {
+        let now = Instant::now();
+        let due = *self.looked.get_or_insert(now) + BETWEEN_LOOKS_BEHIND <= now;
+        if due {
+            self.looked = Some(now);
+        }
+        due
+    }
+
+    /// How it ended, with what was seen of its earlier ends.
+    fn ended(&mut self, container: &Container) -> Option<Ended> {
+        let Ended { code, out_of_memory } = container.state.ended()?;
+        self.out_of_memory |= out_of_memory;
+        Some(Ended { code, out_of_memory: out_of_memory || (code == KILLED && self.out_of_memory) })
     }
 
     fn for_at_least(&self, settle: Span) -> Look {
@@ -332,8 +369,9 @@ fn look_at(container: &Container, steady: &mut Steady) -> Look {
         steady.since = None;
         steady.restarts = container.restarts;
     }
+    let ended = steady.ended(container);
     if let ContainerState::Restarting { .. } = container.state {
-        steady.restarted = Some(restarted(container));
+        steady.restarted = Some(restarted(container, ended));
     }
     match &container.state {
         ContainerState::Running => {
@@ -344,10 +382,10 @@ fn look_at(container: &Container, steady: &mut Steady) -> Look {
                 Some(EngineHealth::Healthy) | None => Look::Done,
             }
         }
-        ContainerState::Restarting { .. } => Look::NotYet(restarted(container)),
+        ContainerState::Restarting { .. } => Look::NotYet(restarted(container, ended)),
         ContainerState::Created => Look::NotYet("it isn't started yet".into()),
-        ContainerState::Exited { code, out_of_memory } => {
-            Look::Never(Ended { code: *code, out_of_memory: *out_of_memory }.to_string())
+        ContainerState::Exited { .. } => {
+            Look::Never(ended.map_or_else(|| "it ended".into(), |ended| ended.to_string()))
         }
         ContainerState::Paused => Look::NotYet("it is paused".into()),
         ContainerState::Removing | ContainerState::Dead => {
@@ -357,8 +395,8 @@ fn look_at(container: &Container, steady: &mut Steady) -> Look {
 }
 
 /// That its restart policy is at work, and why.
-fn restarted(container: &Container) -> String {
-    let why = match container.state.ended() {
+fn restarted(container: &Container, ended: Option<Ended>) -> String {
+    let why = match ended {
         Some(ended) => ended.to_string(),
         None => "it ended".into(),
     };
@@ -377,7 +415,45 @@ async fn ask(address: SocketAddr, path: Option<&UrlPath>, timeout: Span) -> Look
 
 #[cfg(test)]
 mod tests {
-    use super::without;
+    use super::*;
+    use crate::model::{Birth, ContainerId, ImageContent, Pin, Sha256, Slot};
+
+    fn restarting(code: i64, out_of_memory: bool) -> Container {
+        let birth = Birth {
+            installation: "shop".parse().unwrap(),
+            uid: "8f14e45f".parse().unwrap(),
+            app: "test/web".parse().unwrap(),
+            revision: Revision::from_sha256(Sha256::of(b"1")),
+            slot: Slot(0),
+            port: None,
+            commit: crate::model::CommitId("1".into()),
+            pin: Pin {
+                reference: "web:1".parse().unwrap(),
+                content: ImageContent::Id(Sha256::of(b"web")),
+            },
+        };
+        Container {
+            id: ContainerId("1".into()),
+            name: birth.container_name(),
+            birth,
+            state: ContainerState::Restarting { ended: Some(Ended { code, out_of_memory }) },
+            health: None,
+            restarts: 1,
+        }
+    }
+
+    #[test]
+    fn one_kill_that_the_engine_noted_explains_the_others() {
+        let mut steady = Steady::default();
+        let mut words = |code, noted| match look_at(&restarting(code, noted), &mut steady) {
+            Look::NotYet(why) => why,
+            Look::Done | Look::Never(_) => panic!("it is restarted"),
+        };
+        assert!(words(137, false).starts_with("it exited with 137"));
+        assert!(words(137, true).starts_with("it was killed at its memory limit"));
+        assert!(words(137, false).starts_with("it was killed at its memory limit"));
+        assert!(words(1, false).starts_with("it exited with 1,"));
+    }
 
     #[test]
     fn a_secret_of_several_lines_is_hidden_line_by_line() {
