@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use fleet_model::Model;
 use plimsoll::manifest::Reader;
-use plimsoll::plan::{Input, plan};
+use plimsoll::plan::Planner;
 use plimsoll::proxy;
 
 /// How often each figure is measured; the median counts.
@@ -26,17 +26,35 @@ fn main() {
 fn planning(table: &mut Table) {
     let small = Model::converged(10, 10);
     let large = Model::converged(10_000, 10);
-    table.row("plan of a converged fleet, 10,000 apps, 100,000 containers", Some(50.0), || {
-        assert!(plan(&large.input()).is_empty());
+    let fleet = "10,000 apps, 100,000 containers";
+    table.row(&format!("first plan of a converged fleet, {fleet}"), Some(50.0), || {
+        assert!(Planner::default().plan(&large.input()).is_empty());
     });
-    let (small, large) = (small.with_one_app_changed(), large.with_one_app_changed());
-    table.row("plan with one app changed, 10,000 apps", None, || {
-        assert!(!plan(&large.input()).is_empty());
+    let mut planner = Planner::default();
+    planner.plan(&large.input());
+    table.row(&format!("the next plan of it, {fleet}"), Some(50.0), || {
+        assert!(planner.plan(&large.input()).is_empty());
     });
-    table.row("plan with one app changed, 10 apps", None, || {
-        assert!(!plan(&small.input()).is_empty());
-    });
-    let _: Input<'_> = large.input();
+    let of_large = one_app_changes(table, "10,000 apps", large, Some(5.0));
+    let of_small = one_app_changes(table, "10 apps", small, None);
+    table.ratio("plan after one app changed, 10,000 apps to 10", of_large / of_small, 2.0);
+}
+
+/// Plans two commits in turn that differ in one app. Returns the median in milliseconds.
+fn one_app_changes(table: &mut Table, what: &str, model: Model, bound: Option<f64>) -> f64 {
+    let mut planner = Planner::default();
+    planner.plan(&model.input());
+    let mut commits = [model.clone().with_one_app_changed(), model].into_iter().cycle();
+    let mut number = 0;
+    let mut next = move || {
+        number += 1;
+        commits.next().map(|model| (number % 2 == 1, model))
+    };
+    table.row(&format!("plan after one app changed, {what}"), bound, || {
+        let Some((changed, model)) = next() else { return };
+        assert_eq!(planner.plan(&model.input()).is_empty(), !changed);
+        assert!(planner.planned().len() <= 1);
+    })
 }
 
 fn reading(table: &mut Table) {
@@ -71,7 +89,7 @@ struct Table {
 impl Table {
     /// Measures `work` and prints a line. `bound` in milliseconds.
     #[allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-    fn row(&mut self, what: &str, bound: Option<f64>, mut work: impl FnMut()) {
+    fn row(&mut self, what: &str, bound: Option<f64>, mut work: impl FnMut()) -> f64 {
         let mut times: Vec<Duration> = (0..ROUNDS)
             .map(|_| {
                 let begin = Instant::now();
@@ -95,6 +113,14 @@ impl Table {
             millis(times[0]),
             millis(times[ROUNDS - 1])
         );
+        median
+    }
+
+    fn ratio(&mut self, what: &str, ratio: f64, bound: f64) {
+        let held = ratio <= bound;
+        self.missed += usize::from(!held);
+        let verdict = if held { "held" } else { "MISSED" };
+        println!("{what:<62} {ratio:>9.2} times  at most {bound:.0}: {verdict}");
     }
 
     fn end(&self) {

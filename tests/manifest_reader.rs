@@ -1,11 +1,12 @@
 //! The reader as a whole: order, memory, isolation, bounds, speed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use plimsoll::manifest::{Reader, Reading};
-use plimsoll::model::{CommitId, Content, Desired, Files, Location, Sha256};
+use plimsoll::model::{App, CommitId, Content, Desired, Files, Host, Location, Sha256};
 use proptest::prelude::*;
 
 const HEAD: &str = "apiVersion: plimsoll/v1alpha1\nkind: ";
@@ -61,8 +62,14 @@ fn messages(reading: &Reading) -> Vec<&str> {
 fn placeless(desired: &Desired) -> Desired {
     let mut desired = desired.clone();
     let nowhere = || Location { file: String::new(), line: 0 };
-    desired.apps.values_mut().for_each(|app| app.location = nowhere());
-    desired.hosts.values_mut().for_each(|host| host.location = nowhere());
+    let apps = desired.apps.into_iter();
+    let apps =
+        apps.map(|(id, app)| (id, Arc::new(App { location: nowhere(), ..App::clone(&app) })));
+    desired.apps = apps.collect();
+    let hosts = desired.hosts.into_iter();
+    let hosts = hosts
+        .map(|(name, host)| (name, Arc::new(Host { location: nowhere(), ..Host::clone(&host) })));
+    desired.hosts = hosts.collect();
     desired.balancers.values_mut().for_each(|balancer| balancer.location = nowhere());
     desired
 }
@@ -143,7 +150,7 @@ fn only_changed_blobs_are_parsed() {
     let desired = second.desired.unwrap();
     assert_eq!(desired.apps.len(), 20);
     let replicas = |name: &str| {
-        let id = format!("production/{name}").parse().unwrap();
+        let id: plimsoll::model::AppId = format!("production/{name}").parse().unwrap();
         desired.apps[&id].placement.values().map(|placement| placement.replicas).sum::<u32>()
     };
     assert_eq!((replicas("app-3"), replicas("app-5")), (10, 2));
@@ -158,7 +165,7 @@ fn a_base_that_changes_changes_its_apps() {
         let all = [("apps/web.yaml", web.as_str()), ("base.yaml", base), ("f.yml", &fleet)];
         let reading = reader.read(&files(all.map(|(path, text)| (path.to_owned(), text))));
         assert_eq!(messages(&reading), Vec::<&str>::new());
-        let id = "production/web".parse().unwrap();
+        let id: plimsoll::model::AppId = "production/web".parse().unwrap();
         (reading.files_parsed, reading.desired.unwrap().apps[&id].drain.to_string())
     };
     assert_eq!(read(&mut reader, "drain: 5s\n"), (3, "5s".to_owned()));

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    AppId, BalancerName, BalancerState, ContainerId, Desired, HostName, Observed, ProxyProcess,
-    ServerName, View,
+    AppId, BackendName, BalancerName, BalancerState, ContainerId, Desired, HostName, Observed,
+    ProxyProcess, ServerName,
 };
 use crate::plan::{Action, Place, Plan, Step, StepId};
 
@@ -62,7 +62,7 @@ fn ownership(step: &Step, observed: &Observed) -> Option<Finding> {
             let same = |c: &crate::model::Container| {
                 c.id == *id && Some(&c.birth.app) == step.app.as_ref()
             };
-            state.containers.iter().any(same)
+            state.containers.iter().any(|container| same(container))
         }),
         Place::Balancer(_) => false,
     };
@@ -126,7 +126,8 @@ fn container<'a>(
     observed: &'a Observed,
 ) -> Option<&'a crate::model::Container> {
     let Place::Host(host) = &step.place else { return None };
-    observed.host(host)?.containers.iter().find(|container| container.id == *id)
+    let containers = &observed.host(host)?.containers;
+    containers.iter().find(|container| container.id == *id).map(AsRef::as_ref)
 }
 
 /// The servers of a container that processes of balancers know.
@@ -140,28 +141,32 @@ fn servers_of<'a>(
     };
     let birth = &container.birth;
     let name = birth.server_name(host);
-    let knows = |view: &View<BalancerState>| {
-        let Some(ProxyProcess::Up(runtime)) = view.seen().map(|state| &state.process) else {
-            return false;
-        };
-        let of_app = runtime.servers.iter().filter(|(backend, _)| backend.app == birth.app);
-        of_app.into_iter().any(|(_, servers)| servers.contains_key(&name))
+    let app = &birth.app;
+    let tracks = [BackendName::stable(app.clone()), BackendName::candidate(app.clone())];
+    let knows = |state: &BalancerState| match &state.process {
+        ProxyProcess::Up(runtime) => {
+            let backends = tracks.iter().filter_map(|backend| runtime.servers.get(backend));
+            backends.into_iter().any(|servers| servers.contains_key(&name))
+        }
+        ProxyProcess::Down { .. } => false,
     };
-    let balancers = observed.balancers.iter().filter(|(_, view)| knows(view));
+    let balancers = observed.balancers.iter();
+    let balancers = balancers.filter(|(_, view)| view.seen().is_some_and(|state| knows(state)));
     balancers.map(|(balancer, _)| (balancer, name.clone())).collect()
 }
 
 /// S6: nothing is created twice, nor where it stands already.
 fn uniqueness(plan: &Plan, observed: &Observed) -> Vec<Finding> {
-    let mut taken: BTreeSet<(HostName, String)> = observed
-        .containers()
-        .map(|(host, container)| (host.clone(), container.birth.container_name()))
-        .collect();
+    let mut taken: BTreeMap<&HostName, BTreeSet<String>> = BTreeMap::new();
     let mut findings = Vec::new();
     for step in &plan.steps {
         if let (Action::Create { container }, Place::Host(host)) = (&step.action, &step.place) {
             let name = container.birth.container_name();
-            if !taken.insert((host.clone(), name.clone())) {
+            let standing = || {
+                let containers = observed.host(host).map(|state| &state.containers);
+                containers.into_iter().flatten().map(|c| c.birth.container_name()).collect()
+            };
+            if !taken.entry(host).or_insert_with(standing).insert(name.clone()) {
                 findings.push(finding(Promise::S6, step, format!("{name} is there already")));
             }
         }

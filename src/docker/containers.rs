@@ -2,6 +2,7 @@
 //! enough. Whether a container is ours is read from its labels alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum as Inspected, ContainerSummary,
@@ -53,7 +54,7 @@ impl DockerEngine {
             let mut unclear = Vec::new();
             for listed in listed {
                 match listed.container(owner) {
-                    Ok(container) => state.containers.push(container),
+                    Ok(container) => state.containers.push(Arc::new(container)),
                     Err(open) => unclear.push((listed, open)),
                 }
             }
@@ -108,7 +109,10 @@ impl DockerEngine {
         let mut answers = futures_util::stream::iter(answers).buffer_unordered(INSPECTED_AT_ONCE);
         while let Some((summary, birth, answer)) = answers.next().await {
             match birth {
-                Some(birth) => state.containers.extend(summary.with_answer(*birth, answer)?),
+                Some(birth) => {
+                    let container = summary.with_answer(*birth, answer)?;
+                    state.containers.extend(container.map(Arc::new));
+                }
                 None => state.foreign_ports.extend(self.ports_of_foreign(summary.id, answer)?),
             }
         }

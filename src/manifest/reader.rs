@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+
 use super::base::Bases;
 use super::decode;
 use super::document::Class;
@@ -12,7 +15,9 @@ use super::link::{DecodeApp, DecodedApp, Linked, link};
 use super::mistake::{Mistake, Mistakes, Texts};
 use super::node::merge;
 use super::text::FileId;
-use crate::model::{Blocked, Content, Desired, Diagnostic, Files, Location};
+use crate::model::{
+    App, AppId, Blocked, Content, Desired, Diagnostic, Files, Host, HostName, Location,
+};
 
 /// The most files of a commit that are read.
 const MOST_FILES: usize = 50_000;
@@ -39,6 +44,9 @@ pub struct Reader {
     known: BTreeMap<String, Known>,
     apps: BTreeMap<(FileId, usize), KnownApp>,
     next: u32,
+    /// Hosts and Apps of the commit before, which the next one shares what didn't change with.
+    hosts: OrdMap<HostName, Arc<Host>>,
+    declared: OrdMap<AppId, Arc<App>>,
 }
 
 #[derive(Debug)]
@@ -67,6 +75,10 @@ impl Reader {
         let left_out = files.files.keys().filter(|path| is_manifest(path)).count() > parsed.len();
         let mut apps = KnownApps { known: &mut self.apps };
         let mut linked = link(files.commit.clone(), &parsed, &texts, &mut apps);
+        if let Some(desired) = &mut linked.desired {
+            share(&mut self.hosts, &mut desired.hosts);
+            share(&mut self.declared, &mut desired.apps);
+        }
         if left_out && let Some(desired) = &mut linked.desired {
             let location = Location { file: ".".to_owned(), line: 1 };
             desired.unreadable.push(Blocked { location, reason: too_many() });
@@ -108,6 +120,23 @@ impl Reader {
             Content::Refused { reason } => File::unreadable(path, id, 1, reason.clone(), None),
         }
     }
+}
+
+/// Makes the new map the old one with the differences, so that what is the same is shared.
+fn share<K: Ord + Clone, V: PartialEq>(old: &mut OrdMap<K, Arc<V>>, new: &mut OrdMap<K, Arc<V>>) {
+    let mut shared = old.clone();
+    for difference in old.diff(new) {
+        match difference {
+            DiffItem::Add(key, value) | DiffItem::Update { new: (key, value), .. } => {
+                shared.insert(key.clone(), value.clone());
+            }
+            DiffItem::Remove(key, _) => {
+                shared.remove(key);
+            }
+        }
+    }
+    new.clone_from(&shared);
+    *old = shared;
 }
 
 /// The memory of [`Reader`] for Apps.

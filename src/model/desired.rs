@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -13,16 +15,17 @@ use super::{
 };
 
 /// What one commit declares. What couldn't be read is here too, so that the planner can tell
-/// what is absent from what is unknown.
+/// what is absent from what is unknown. What grows with the fleet is in maps that share with those
+/// of the commit before whatever didn't change: two of them are compared by what differs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Desired {
     pub commit: CommitId,
     pub installation: Installation,
     pub environments: BTreeMap<EnvironmentName, BTreeMap<String, EnvSource>>,
-    pub hosts: BTreeMap<HostName, Host>,
+    pub hosts: OrdMap<HostName, Arc<Host>>,
     pub balancers: BTreeMap<BalancerName, Balancer>,
-    pub apps: BTreeMap<AppId, App>,
+    pub apps: OrdMap<AppId, Arc<App>>,
     /// Apps that are declared, but by a document with mistakes, or that need a broken one.
     /// They are in neither `apps` nor gone: nothing of theirs is touched.
     pub blocked: BTreeMap<AppId, Blocked>,
@@ -322,6 +325,15 @@ pub struct Route {
     pub listener: ListenerName,
     pub host: HostPattern,
     pub path: PathPrefix,
+}
+
+impl Route {
+    /// What its balancer looks requests up by.
+    pub fn key(&self) -> super::RouteKey {
+        let Self { balancer: _, listener, host, path } = self;
+        let (listener, host, path) = (listener.clone(), host.clone(), path.clone());
+        super::RouteKey { listener, host, path }
+    }
 }
 
 impl std::fmt::Display for Route {

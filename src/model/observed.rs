@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -22,23 +24,23 @@ pub struct Owner {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Observed {
-    pub hosts: BTreeMap<HostName, View<HostState>>,
-    pub balancers: BTreeMap<BalancerName, View<BalancerState>>,
+    pub hosts: OrdMap<HostName, View<Arc<HostState>>>,
+    pub balancers: BTreeMap<BalancerName, View<Arc<BalancerState>>>,
 }
 
 impl Observed {
     /// What was seen of that host; none where it couldn't be seen.
     pub fn host(&self, name: &HostName) -> Option<&HostState> {
-        self.hosts.get(name).and_then(View::seen)
+        self.hosts.get(name).and_then(View::seen).map(Arc::as_ref)
     }
 
     /// What was seen of that balancer; none where it couldn't be seen.
     pub fn balancer(&self, name: &BalancerName) -> Option<&BalancerState> {
-        self.balancers.get(name).and_then(View::seen)
+        self.balancers.get(name).and_then(View::seen).map(Arc::as_ref)
     }
 
     /// Our containers on all hosts that were seen, in the order of hosts and names.
-    pub fn containers(&self) -> impl Iterator<Item = (&HostName, &Container)> {
+    pub fn containers(&self) -> impl Iterator<Item = (&HostName, &Arc<Container>)> {
         self.hosts.iter().flat_map(|(host, view)| {
             view.seen()
                 .into_iter()
@@ -50,7 +52,7 @@ impl Observed {
     pub fn containers_of<'a>(
         &'a self,
         app: &'a AppId,
-    ) -> impl Iterator<Item = (&'a HostName, &'a Container)> {
+    ) -> impl Iterator<Item = (&'a HostName, &'a Arc<Container>)> {
         self.containers().filter(move |(_, container)| container.birth.app == *app)
     }
 }
@@ -67,6 +69,14 @@ pub enum View<T> {
 }
 
 impl<T> View<T> {
+    /// What was seen, made something else.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> View<U> {
+        match self {
+            Self::Seen(state) => View::Seen(make(state)),
+            Self::Unseen { reason } => View::Unseen { reason },
+        }
+    }
+
     pub fn seen(&self) -> Option<&T> {
         match self {
             Self::Seen(state) => Some(state),
@@ -80,7 +90,7 @@ impl<T> View<T> {
 #[serde(rename_all = "camelCase")]
 pub struct HostState {
     /// Ours, ordered by name.
-    pub containers: Vec<Container>,
+    pub containers: Vec<Arc<Container>>,
     /// Ports of the host that containers of others publish, running or not.
     pub foreign_ports: BTreeSet<u16>,
     /// Names that containers of others hold, with their ids: only those that begin with our
@@ -189,7 +199,7 @@ pub struct BalancerState {
 #[serde(rename_all = "camelCase")]
 pub enum ProxyFile {
     Missing,
-    Ours(Box<ProxyConfig>),
+    Ours(Arc<ProxyConfig>),
     /// Edited, cut, or never ours.
     Damaged {
         reason: String,
@@ -200,7 +210,7 @@ pub enum ProxyFile {
 #[serde(rename_all = "camelCase")]
 pub enum ProxyProcess {
     Down { reason: String },
-    Up(Box<ProxyRuntime>),
+    Up(Arc<ProxyRuntime>),
 }
 
 /// What the newest worker answers.

@@ -52,7 +52,7 @@ struct Kept {
     /// Counts the reasons to look again.
     stirs: u64,
     /// The last list, when it was asked for, and the reasons counted by then.
-    list: Option<(HostState, Instant, u64)>,
+    list: Option<(Arc<HostState>, Instant, u64)>,
 }
 
 impl Sight {
@@ -87,7 +87,8 @@ impl Sight {
             })
         }));
         let (hosts, balancers) = join(hosts, balancers).await;
-        Observed { hosts: hosts.into_iter().collect(), balancers: balancers.into_iter().collect() }
+        let balancers = balancers.into_iter().map(|(name, view)| (name, view.map(Arc::new)));
+        Observed { hosts: hosts.into_iter().collect(), balancers: balancers.collect() }
     }
 
     async fn host(
@@ -96,7 +97,7 @@ impl Sight {
         name: &HostName,
         engine: &Arc<dyn Engine>,
         lazy: bool,
-    ) -> (HostName, View<HostState>) {
+    ) -> (HostName, View<Arc<HostState>>) {
         if let Some(good) = self.good(name).filter(|_| lazy) {
             return (name.clone(), View::Seen(good));
         }
@@ -105,6 +106,7 @@ impl Sight {
         let (engine, owner) = (engine.clone(), observer.owner.clone());
         let call = async move { engine.observe(&owner).await.map_err(|error| error.to_string()) };
         let (name, view) = self.hosts.look(name, PATIENCE, call).await;
+        let view = view.map(Arc::new);
         if let Some(kept) = self.kept().get_mut(&name) {
             kept.list = view.seen().map(|state| (state.clone(), asked, stirs));
         }
@@ -112,7 +114,7 @@ impl Sight {
     }
 
     /// The last list of a host, where nothing speaks against it.
-    fn good(&self, name: &HostName) -> Option<HostState> {
+    fn good(&self, name: &HostName) -> Option<Arc<HostState>> {
         let kept = self.kept();
         let kept = kept.get(name)?;
         let (state, asked, stirs) = kept.list.as_ref()?;

@@ -10,6 +10,8 @@ use crate::model::{
 
 use super::draft::{Draft, NewStep};
 use super::fleet::{Fleet, Proxied};
+use super::memo::Memo;
+use super::survey::Work;
 use super::{Action, Input, Place, StepId, WaitCause, Waiting};
 
 /// How long a reload may take. One takes 63 to 195 ms (HAProxy 2.6.12, up to 10,000 servers);
@@ -29,8 +31,59 @@ pub(super) struct Balancing {
 /// Which apps a balancer may lose: those that are planned. What is busy, blocked or waiting
 /// keeps what it has.
 pub(super) struct Planned<'a> {
-    pub declared: BTreeMap<&'a AppId, &'a App>,
-    pub departed: BTreeSet<&'a AppId>,
+    memo: &'a Memo,
+    /// Those of which something is to be done, and those that are being worked on.
+    unfinished: BTreeSet<&'a AppId>,
+    busy: &'a BTreeSet<AppId>,
+}
+
+impl<'a> Planned<'a> {
+    pub fn new(input: &Input<'a>, memo: &'a Memo, works: &[Work<'a>]) -> Self {
+        let unfinished = works.iter().map(|work| work.app).collect();
+        Self { memo, unfinished, busy: &input.known.busy }
+    }
+
+    fn contains(&self, app: &AppId) -> bool {
+        self.unfinished.contains(app) || self.memo.is_planned(app)
+    }
+
+    /// True where every app that is planned or worked on has the backends at a balancer that it is
+    /// to have.
+    fn agrees(&self, input: &Input<'_>, balancer: &BalancerName, proxied: &Proxied<'_>) -> bool {
+        let has = |app: &AppId| !has_others(input, balancer, proxied, app);
+        let is_declared = |app: &AppId| input.desired.apps.contains_key(app);
+        self.memo.agrees(balancer)
+            && self.unfinished.iter().all(|app| has(app))
+            && self.busy.iter().filter(|app| is_declared(app)).all(has)
+    }
+}
+
+/// The balancers whose files have other backends of an app than it is to have.
+pub(super) fn differing(
+    input: &Input<'_>,
+    fleet: &Fleet<'_>,
+    app: &AppId,
+) -> BTreeSet<BalancerName> {
+    let differs =
+        |(name, proxied): &(&&BalancerName, &Proxied<'_>)| has_others(input, name, proxied, app);
+    fleet.balancers.iter().filter(differs).map(|(name, _)| (*name).clone()).collect()
+}
+
+fn has_others(
+    input: &Input<'_>,
+    balancer: &BalancerName,
+    proxied: &Proxied<'_>,
+    app: &AppId,
+) -> bool {
+    let Some(structure) = proxied.structure else { return true };
+    let declared = input.desired.apps.get(app).filter(|app| is_routed(app, balancer));
+    let wanted = declared.map(|app| Backend { check: app.check() });
+    let tracks = [BackendName::stable(app.clone()), BackendName::candidate(app.clone())];
+    tracks.iter().any(|name| structure.backends.get(name) != wanted.as_ref())
+}
+
+fn is_routed(app: &App, balancer: &BalancerName) -> bool {
+    app.routes.iter().any(|route| route.balancer == *balancer)
 }
 
 /// Adds the reloads that must come first.
@@ -44,6 +97,9 @@ pub(super) fn begin(
     let mut balancing = Balancing::default();
     for (name, proxied) in &fleet.balancers {
         let Some(balancer) = input.desired.balancers.get(*name) else { continue };
+        if has_settings(balancer, proxied) && planned.agrees(input, name, proxied) {
+            continue;
+        }
         let wanted = match wanted(input, balancer, proxied, planned) {
             Ok(wanted) => wanted,
             Err(waits) => {
@@ -78,11 +134,20 @@ impl Balancing {
                 .iter()
                 .filter(|step| step.place == Place::Balancer(name.clone()))
                 .collect();
+            let goes = Goes::new(&here);
             let mut structure = wanted.clone();
             let left = first.backends.iter().filter(|(b, _)| !wanted.backends.contains_key(*b));
+            let routed: BTreeSet<&BackendName> = proxied
+                .routes
+                .iter()
+                .filter(|(key, _)| !goes.routes.contains(*key))
+                .map(|(_, backend)| backend)
+                .collect();
             let in_use: BTreeSet<&AppId> = left
                 .clone()
-                .filter(|(backend, _)| stays_in_use(backend, proxied, &here))
+                .filter(|(backend, _)| {
+                    routed.contains(*backend) || goes.leaves_some(backend, proxied)
+                })
                 .map(|(backend, _)| &backend.app)
                 .collect();
             for (backend, as_now) in left.filter(|(backend, _)| in_use.contains(&backend.app)) {
@@ -108,23 +173,31 @@ impl Balancing {
     }
 }
 
-/// A server of it isn't removed by the steps at its balancer, or a route still leads to it.
-fn stays_in_use(backend: &BackendName, proxied: &Proxied<'_>, here: &[&super::Step]) -> bool {
-    let removed = |name: &ServerName| {
-        here.iter().any(|step| match &step.action {
-            Action::RemoveServer { backend: from, server } => from == backend && server == name,
-            _ => false,
-        })
-    };
-    let changed = |key: &RouteKey| {
-        here.iter().any(|step| match &step.action {
-            Action::SetRoutes { changes } => changes.contains_key(key),
-            _ => false,
-        })
-    };
-    let mut servers = proxied.servers.get(backend).into_iter().flatten();
-    let mut routes = proxied.routes.iter().filter(|(_, to)| *to == backend);
-    servers.any(|(name, _)| !removed(name)) || routes.any(|(key, _)| !changed(key))
+/// What the steps at a balancer take away.
+struct Goes<'s> {
+    servers: BTreeSet<(&'s BackendName, &'s ServerName)>,
+    routes: BTreeSet<&'s RouteKey>,
+}
+
+impl<'s> Goes<'s> {
+    fn new(here: &[&'s super::Step]) -> Self {
+        let mut goes = Self { servers: BTreeSet::new(), routes: BTreeSet::new() };
+        for step in here {
+            match &step.action {
+                Action::RemoveServer { backend, server } => {
+                    goes.servers.insert((backend, server));
+                }
+                Action::SetRoutes { changes } => goes.routes.extend(changes.keys()),
+                _ => {}
+            }
+        }
+        goes
+    }
+
+    /// A server of the backend isn't among them.
+    fn leaves_some(&self, backend: &BackendName, proxied: &Proxied<'_>) -> bool {
+        proxied.seats(backend).into_keys().any(|name| !self.servers.contains(&(backend, name)))
+    }
 }
 
 /// The structure that the manifests ask for, with what apps that aren't planned have now.
@@ -136,12 +209,12 @@ fn wanted(
 ) -> Result<ProxyStructure, Box<Waiting>> {
     let mut backends = BTreeMap::new();
     for (id, app) in &input.desired.apps {
-        let routed = app.routes.iter().any(|route| route.balancer == balancer.name);
-        if routed && (planned.declared.contains_key(id) || input.known.busy.contains(id)) {
+        let routed = is_routed(app, &balancer.name);
+        if routed && (planned.contains(id) || input.known.busy.contains(id)) {
             backends.extend(backends_of(app));
         }
     }
-    let leaves = |app: &AppId| planned.declared.contains_key(app) || planned.departed.contains(app);
+    let leaves = |app: &AppId| planned.contains(app);
     match proxied.structure {
         Some(structure) => {
             let stay = structure.backends.iter().filter(|(name, _)| !leaves(&name.app));
@@ -152,10 +225,11 @@ fn wanted(
         // The file tells nothing. A backend that only the process knows, and that no planned
         // app explains, would lose its traffic by a rewrite.
         None => {
-            let unexplained = proxied.servers.iter().find(|(name, seats)| {
-                !seats.is_empty() && !leaves(&name.app) && !backends.contains_key(*name)
-            });
-            if let Some((name, _)) = unexplained {
+            let unexplained = proxied
+                .occupied()
+                .into_iter()
+                .find(|name| !leaves(&name.app) && !backends.contains_key(*name));
+            if let Some(name) = unexplained {
                 return Err(Box::new(Waiting {
                     app: name.app.clone(),
                     reason: format!(
@@ -190,9 +264,8 @@ fn backends_of(app: &App) -> [(BackendName, Backend); 2] {
 /// checked can't be read from a process, so a connection must do for the time that it has left.
 fn with_occupied(wanted: &ProxyStructure, proxied: &Proxied<'_>) -> ProxyStructure {
     let mut first = wanted.clone();
-    let with_servers = proxied.servers.iter().filter(|(_, seats)| !seats.is_empty());
-    let occupied: BTreeSet<&BackendName> =
-        with_servers.map(|(name, _)| *name).chain(proxied.routes.values()).collect();
+    let mut occupied = proxied.occupied();
+    occupied.extend(proxied.routes.values());
     match proxied.structure {
         Some(structure) => {
             // Both backends of an app go together: one reload, not two.
@@ -219,7 +292,16 @@ fn connected() -> Backend {
 
 /// True where file and process have exactly that structure.
 fn is_there(structure: &ProxyStructure, proxied: &Proxied<'_>) -> bool {
-    proxied.structure == Some(structure) && proxied.loaded == Some(structure.digest())
+    proxied.structure == Some(structure) && proxied.loaded == proxied.written
+}
+
+/// True where the file has the settings that are declared, and the process runs that file.
+fn has_settings(balancer: &Balancer, proxied: &Proxied<'_>) -> bool {
+    let ProxyStructure { stats, x_host, listeners, backends: _ } = match proxied.structure {
+        Some(structure) if proxied.loaded == proxied.written => structure,
+        _ => return false,
+    };
+    *stats == balancer.stats && *x_host == balancer.x_host && *listeners == balancer.listeners
 }
 
 fn restructure(
@@ -294,7 +376,6 @@ pub(super) fn count(n: usize, noun: &str) -> String {
 /// The routes that an app gains and loses at one balancer. What another app claims is that
 /// app's to take.
 pub(super) fn route_changes(
-    input: &Input<'_>,
     fleet: &Fleet<'_>,
     app: &AppId,
     declared: Option<&App>,
@@ -311,14 +392,12 @@ pub(super) fn route_changes(
             changes.insert(key.clone(), Some(backend.clone()));
         }
     }
-    let here = proxied.routes.iter().chain(proxied.file_routes.into_iter().flatten());
-    for (key, target) in here.filter(|(key, target)| target.app == *app && !wanted.contains(*key)) {
-        let claimed =
-            input.desired.apps.values().any(|other| {
-                other.id != *app && keys_at(other, balancer).any(|other| other == *key)
-            });
-        let _ = target;
-        if !claimed {
+    for key in fleet.index.routes_to(balancer, app) {
+        if wanted.contains(key) {
+            continue;
+        }
+        // An app that declares it takes it over.
+        if fleet.index.heir(balancer, key).is_none_or(|heir| heir == app) {
             changes.insert(key.clone(), None);
         }
     }
@@ -326,9 +405,5 @@ pub(super) fn route_changes(
 }
 
 fn keys_at<'a>(app: &'a App, balancer: &'a BalancerName) -> impl Iterator<Item = RouteKey> + 'a {
-    app.routes.iter().filter(move |route| route.balancer == *balancer).map(|route| RouteKey {
-        listener: route.listener.clone(),
-        host: route.host.clone(),
-        path: route.path.clone(),
-    })
+    app.routes.iter().filter(move |route| route.balancer == *balancer).map(crate::model::Route::key)
 }

@@ -1,26 +1,25 @@
-//! Indices over one observation that every app's planning reads: who has which containers, which
-//! servers and routes are where, which ports are in use.
+//! One input as the planning of an app reads it: hosts, the app's containers, its servers and
+//! routes at each balancer. Everything is looked up by name; nothing walks the fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{
-    AdminState, AppId, BackendName, BalancerName, CheckState, Container, Host, HostName, ProxyFile,
-    ProxyProcess, ProxyStructure, RouteKey, RuntimeServer, Server, ServerName, Sha256,
+    AdminState, AppId, BackendName, BalancerName, CheckState, Host, HostName, ProxyConfig,
+    ProxyFile, ProxyProcess, ProxyRuntime, ProxyStructure, RouteKey, RuntimeServer, Server,
+    ServerName, Sha256,
 };
 
 use super::Input;
+use super::index::{Index, Placed};
 
-/// The indices.
+/// The view.
 #[derive(Debug)]
 pub(super) struct Fleet<'a> {
-    /// Declared hosts, and departed ones that aren't declared again.
-    pub hosts: BTreeMap<&'a HostName, &'a Host>,
-    pub containers: BTreeMap<&'a AppId, Vec<(&'a HostName, &'a Container)>>,
-    /// Balancers that were seen and whose documents are sound.
+    input: Input<'a>,
+    pub index: &'a Index,
+    /// Declared balancers that were seen.
     pub balancers: BTreeMap<&'a BalancerName, Proxied<'a>>,
-    /// Where balancers point to now, or did when they were last seen.
-    pub pointed_at: BTreeSet<SocketAddr>,
 }
 
 /// One balancer as it is: the process where it runs, else what its file would give.
@@ -29,6 +28,8 @@ pub(super) struct Proxied<'a> {
     pub runs: bool,
     /// The file's own words; none where it is missing or damaged.
     pub structure: Option<&'a ProxyStructure>,
+    /// The digest of `structure`.
+    pub written: Option<Sha256>,
     /// Why the file can't be relied on, where it is there.
     pub damage: Option<&'a str>,
     /// The structure that the process was started with.
@@ -36,7 +37,8 @@ pub(super) struct Proxied<'a> {
     /// The routes of the process where it runs, else of the file.
     pub routes: &'a BTreeMap<RouteKey, BackendName>,
     pub file_routes: Option<&'a BTreeMap<RouteKey, BackendName>>,
-    pub servers: BTreeMap<&'a BackendName, BTreeMap<&'a ServerName, Seat>>,
+    config: Option<&'a ProxyConfig>,
+    runtime: Option<&'a ProxyRuntime>,
 }
 
 /// One server, in process and file.
@@ -79,51 +81,60 @@ impl Seat {
 }
 
 impl<'a> Fleet<'a> {
-    pub fn new(input: &Input<'a>) -> Self {
-        let mut hosts: BTreeMap<_, _> = input.known.departed_hosts.iter().collect();
-        hosts.extend(&input.desired.hosts);
-        let mut containers: BTreeMap<&AppId, Vec<_>> = BTreeMap::new();
-        for (host, container) in input.observed.containers() {
-            containers.entry(&container.birth.app).or_default().push((host, container));
-        }
-        // The engine lists in any order.
-        for containers in containers.values_mut() {
-            containers.sort_by_key(|(host, container)| (*host, &container.name, &container.id));
-        }
-        let mut pointed_at: BTreeSet<_> =
-            input.known.last_addresses.values().flatten().copied().collect();
+    pub fn new(input: &Input<'a>, index: &'a Index) -> Self {
         let mut balancers = BTreeMap::new();
         for (name, view) in &input.observed.balancers {
-            let Some(state) = view.seen() else { continue };
-            let proxied = Proxied::new(&state.file, &state.process);
-            if let ProxyProcess::Up(runtime) = &state.process {
-                pointed_at.extend(&runtime.old_addresses);
-            }
-            let seats = proxied.servers.values().flat_map(BTreeMap::values);
-            for seat in seats {
-                pointed_at.extend(seat.runtime.map(|server| server.address));
-                pointed_at.extend(seat.file.map(|server| server.address));
-            }
-            if input.desired.balancers.contains_key(name) {
-                balancers.insert(name, proxied);
+            if let Some(state) = view.seen()
+                && input.desired.balancers.contains_key(name)
+            {
+                let written = index.structure(name);
+                balancers.insert(name, Proxied::new(&state.file, &state.process, written));
             }
         }
-        Self { hosts, containers, balancers, pointed_at }
+        Self { input: *input, index, balancers }
     }
 
-    pub fn containers_of(&self, app: &AppId) -> &[(&'a HostName, &'a Container)] {
-        self.containers.get(app).map_or(&[], Vec::as_slice)
+    /// A declared host, or a departed one that isn't declared again.
+    pub fn host(&self, name: &HostName) -> Option<&'a Host> {
+        let Input { desired, known, .. } = self.input;
+        desired.hosts.get(name).map(AsRef::as_ref).or_else(|| known.departed_hosts.get(name))
     }
 
-    /// Ports of `address` that some balancer may still send requests to.
+    /// The servers of that name in the backends of an app, at all balancers.
+    pub fn seats_named(
+        &self,
+        app: &AppId,
+        name: &ServerName,
+    ) -> impl Iterator<Item = (&'a BalancerName, BackendName, Seat)> {
+        let tracks = [BackendName::stable(app.clone()), BackendName::candidate(app.clone())];
+        self.balancers.iter().flat_map(move |(balancer, proxied)| {
+            let of = |backend: &BackendName| {
+                proxied.seat(backend, name).map(|seat| (*balancer, backend.clone(), seat))
+            };
+            tracks.iter().filter_map(of).collect::<Vec<_>>()
+        })
+    }
+
+    pub fn containers_of(&self, app: &AppId) -> &'a [Placed] {
+        self.index.containers_of(app)
+    }
+
+    /// Ports of `address` that some balancer may still send requests to, or did when it was seen
+    /// last.
     pub fn ports_pointed_at(&self, address: IpAddr) -> impl Iterator<Item = u16> {
         let all = SocketAddr::new(address, 0)..=SocketAddr::new(address, u16::MAX);
-        self.pointed_at.range(all).map(SocketAddr::port)
+        let last = self.input.known.last_addresses.values().map(AsRef::as_ref);
+        let pointed_at = self.index.addresses().chain(last);
+        pointed_at.flat_map(move |set: &BTreeSet<SocketAddr>| set.range(all.clone())).map(port)
     }
 }
 
+fn port(address: &SocketAddr) -> u16 {
+    address.port()
+}
+
 impl<'a> Proxied<'a> {
-    fn new(file: &'a ProxyFile, process: &'a ProxyProcess) -> Self {
+    fn new(file: &'a ProxyFile, process: &'a ProxyProcess, written: Option<Sha256>) -> Self {
         static NO_ROUTES: BTreeMap<RouteKey, BackendName> = BTreeMap::new();
         let config = match file {
             ProxyFile::Ours(config) => Some(config.as_ref()),
@@ -133,15 +144,6 @@ impl<'a> Proxied<'a> {
             ProxyProcess::Up(runtime) => Some(runtime.as_ref()),
             ProxyProcess::Down { .. } => None,
         };
-        let mut servers: BTreeMap<&BackendName, BTreeMap<&ServerName, Seat>> = BTreeMap::new();
-        for (backend, name, server) in config.into_iter().flat_map(|c| flat(&c.servers)) {
-            let seat = Seat { runtime: None, file: Some(*server) };
-            servers.entry(backend).or_default().insert(name, seat);
-        }
-        for (backend, name, server) in runtime.into_iter().flat_map(|r| flat(&r.servers)) {
-            let seats = servers.entry(backend).or_default();
-            seats.entry(name).or_insert(Seat { runtime: None, file: None }).runtime = Some(*server);
-        }
         let routes = match (runtime, config) {
             (Some(runtime), _) => &runtime.routes,
             (None, Some(config)) => &config.routes,
@@ -150,6 +152,7 @@ impl<'a> Proxied<'a> {
         Self {
             runs: runtime.is_some(),
             structure: config.map(|config| &config.structure),
+            written,
             damage: match file {
                 ProxyFile::Damaged { reason } => Some(reason),
                 ProxyFile::Ours(_) | ProxyFile::Missing => None,
@@ -157,24 +160,52 @@ impl<'a> Proxied<'a> {
             loaded: runtime.and_then(|runtime| runtime.structure),
             routes,
             file_routes: config.map(|config| &config.routes),
-            servers,
+            config,
+            runtime,
         }
     }
 
-    /// The servers of an app, on either track.
-    pub fn servers_of<'s>(
-        &'s self,
-        app: &'s AppId,
-    ) -> impl Iterator<Item = (&'a BackendName, &'a ServerName, Seat)> + 's {
-        self.servers
-            .iter()
-            .filter(move |(backend, _)| backend.app == *app)
-            .flat_map(|(backend, seats)| seats.iter().map(|(name, seat)| (*backend, *name, *seat)))
+    /// One server.
+    pub fn seat(&self, backend: &BackendName, name: &ServerName) -> Option<Seat> {
+        let file = self.config.and_then(|config| config.servers.get(backend)?.get(name));
+        let runtime = self.runtime.and_then(|runtime| runtime.servers.get(backend)?.get(name));
+        let there = file.is_some() || runtime.is_some();
+        there.then(|| Seat { runtime: runtime.copied(), file: file.copied() })
     }
-}
 
-fn flat<V>(
-    servers: &BTreeMap<BackendName, BTreeMap<ServerName, V>>,
-) -> impl Iterator<Item = (&BackendName, &ServerName, &V)> {
-    servers.iter().flat_map(|(backend, of)| of.iter().map(move |(name, v)| (backend, name, v)))
+    /// The servers of a backend, by name.
+    pub fn seats(&self, backend: &BackendName) -> BTreeMap<&'a ServerName, Seat> {
+        let mut seats: BTreeMap<&'a ServerName, Seat> = BTreeMap::new();
+        let in_file = self.config.and_then(|config| config.servers.get(backend));
+        for (name, server) in in_file.into_iter().flatten() {
+            seats.insert(name, Seat { runtime: None, file: Some(*server) });
+        }
+        let in_process = self.runtime.and_then(|runtime| runtime.servers.get(backend));
+        for (name, server) in in_process.into_iter().flatten() {
+            let empty = Seat { runtime: None, file: None };
+            seats.entry(name).or_insert(empty).runtime = Some(*server);
+        }
+        seats
+    }
+
+    /// The servers of an app, on either track.
+    pub fn servers_of(
+        &self,
+        app: &AppId,
+    ) -> impl Iterator<Item = (BackendName, &'a ServerName, Seat)> + use<'a> {
+        let tracks = [BackendName::stable(app.clone()), BackendName::candidate(app.clone())];
+        let of = tracks.map(|backend| (self.seats(&backend), backend));
+        of.into_iter().flat_map(|(seats, backend)| {
+            seats.into_iter().map(move |(name, seat)| (backend.clone(), name, seat))
+        })
+    }
+
+    /// The backends of which file or process has servers. Walks over all of them.
+    pub fn occupied(&self) -> BTreeSet<&'a BackendName> {
+        let in_file = self.config.into_iter().flat_map(|config| &config.servers);
+        let in_file = in_file.filter(|(_, all)| !all.is_empty()).map(|(backend, _)| backend);
+        let in_process = self.runtime.into_iter().flat_map(|runtime| &runtime.servers);
+        let in_process = in_process.filter(|(_, all)| !all.is_empty()).map(|(backend, _)| backend);
+        in_file.chain(in_process).collect()
+    }
 }

@@ -82,7 +82,7 @@ pub(super) fn serving_now<'a>(
         input.observed.host(&name.host).is_none()
             || fleet.containers_of(app).iter().any(|(host, container)| {
                 let birth = &container.birth;
-                **host == name.host
+                *host == name.host
                     && name.is_of(&birth.revision)
                     && birth.slot == name.slot
                     && container.runs()

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::model::{AppId, ContainerId, HostName, Sha256};
 
+use super::fleet::Fleet;
 use super::survey::Work;
 use super::{Input, WaitCause, Waiting};
 
@@ -13,11 +14,12 @@ const HARMLESS: usize = 10;
 /// Takes out of `works` what waits for approval, and says so.
 pub(super) fn hold_back<'a>(
     input: &Input<'_>,
+    fleet: &Fleet<'_>,
     works: Vec<Work<'a>>,
     waiting: &mut Vec<Waiting>,
 ) -> Vec<Work<'a>> {
     let removed: usize = works.iter().map(|work| removals(work).len()).sum();
-    let total = input.observed.containers().count();
+    let total = fleet.index.count();
     let share = usize::from(input.known.guards.prune_percent);
     let too_many = removed > HARMLESS && removed * 100 > total * share;
     let last_app = input.desired.apps.is_empty() && input.desired.blocked.is_empty() && removed > 0;

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
@@ -25,12 +27,12 @@ pub struct Input<'a> {
 #[serde(rename_all = "camelCase")]
 pub struct Known {
     /// What each app's image was resolved to, or why it wasn't.
-    pub pins: BTreeMap<AppId, Result<Pin, String>>,
+    pub pins: OrdMap<AppId, Result<Pin, String>>,
     /// The keyed digest of each secret, or why there is none.
-    pub secrets: BTreeMap<SecretName, Result<SecretDigest, String>>,
+    pub secrets: OrdMap<SecretName, Result<SecretDigest, String>>,
     pub holds: BTreeMap<AppId, Hold>,
     /// What each app had when it last converged: where a held revision goes back to.
-    pub fallbacks: BTreeMap<AppId, Fallback>,
+    pub fallbacks: OrdMap<AppId, Arc<Fallback>>,
     /// Ids that a person approved.
     pub approvals: BTreeSet<String>,
     /// Hosts that were taken out of git and may still have containers of ours.
@@ -40,7 +42,7 @@ pub struct Known {
     /// Ports that turned out to be taken, and those that steps in progress will use.
     pub taken_ports: BTreeMap<HostName, BTreeSet<u16>>,
     /// Where balancers that can't be seen now pointed to when they were seen last.
-    pub last_addresses: BTreeMap<BalancerName, BTreeSet<SocketAddr>>,
+    pub last_addresses: BTreeMap<BalancerName, Arc<BTreeSet<SocketAddr>>>,
     /// Apps whose health check changes, and whose servers don't pass the new one: why not. A
     /// reload would take them down.
     pub failing_checks: BTreeMap<AppId, String>,
@@ -52,6 +54,6 @@ pub struct Known {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fallback {
-    pub app: App,
+    pub app: Arc<App>,
     pub pin: Pin,
 }

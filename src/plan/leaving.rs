@@ -182,7 +182,7 @@ impl Rolling<'_, '_> {
             .fleet
             .containers_of(work.app)
             .iter()
-            .map(|(host, c)| (*host, &c.birth.revision, c.birth.slot))
+            .map(|(host, c)| (host, &c.birth.revision, c.birth.slot))
             .collect();
         let mut orphans = Vec::new();
         for (balancer, proxied) in &self.fleet.balancers {
@@ -191,7 +191,7 @@ impl Rolling<'_, '_> {
                     **host == name.host && name.is_of(revision) && *slot == name.slot
                 });
                 let host_is_seen = self.input.observed.host(&name.host).is_some();
-                let host_is_known = self.fleet.hosts.contains_key(&name.host);
+                let host_is_known = self.fleet.host(&name.host).is_some();
                 let gone = !has_container && (host_is_seen || !host_is_known);
                 let unrouted_here = work.target.is_some() && !routed.contains(balancer);
                 if gone || (has_container && unrouted_here) {
@@ -207,14 +207,8 @@ impl Rolling<'_, '_> {
     }
 
     fn seats_of(&self, app: &AppId, name: &ServerName) -> Vec<(BalancerName, BackendName, Seat)> {
-        let all = self.fleet.balancers.iter().flat_map(|(balancer, proxied)| {
-            proxied
-                .servers_of(app)
-                .map(move |(backend, name, seat)| (*balancer, backend, name, seat))
-        });
-        all.filter(|(_, _, other, _)| *other == name)
-            .map(|(balancer, backend, _, seat)| (balancer.clone(), backend.clone(), seat))
-            .collect()
+        let all = self.fleet.seats_named(app, name);
+        all.map(|(balancer, backend, seat)| (balancer.clone(), backend, seat)).collect()
     }
 }
 

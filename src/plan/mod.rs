@@ -5,10 +5,14 @@
 //! manifests, hosts and containers were met. It never awaits, reads a clock, or names an engine,
 //! HAProxy's socket, git or the store. What could not be seen is left alone.
 //!
-//! The way of a plan: `fleet` indexes the observation, `survey` finds for each app what is
-//! kept, new and leaving, `takeover` and `guards` hold back what must wait, `places` finds slots
-//! and ports, `balancing` decides about reloads, `rolling` writes the steps, at the pace that
-//! `pace` gives, `floor` computes how low each route gets on the way, `digest` names the whole.
+//! The way of a plan: `index` tells which apps the input touches since the last plan, `survey`
+//! finds for each of them what is kept, new and leaving, `memo` remembers those of which nothing
+//! is to be done. Of the others, `takeover` and `guards` hold back what must wait, `places` finds
+//! slots and ports, `balancing` decides about reloads, `rolling` writes the steps, at the pace
+//! that `pace` gives, `floor` computes how low each route gets on the way, `digest` names the
+//! whole.
+//!
+//! A [`Planner`] that remembers gives the very plan that one without memory gives: only quicker.
 
 mod balancing;
 mod changes;
@@ -17,8 +21,10 @@ mod draft;
 mod fleet;
 mod floor;
 mod guards;
+mod index;
 mod input;
 mod leaving;
+mod memo;
 mod outcome;
 mod pace;
 mod places;
@@ -41,39 +47,78 @@ use crate::model::{AppId, Desired, Owner};
 use balancing::Planned;
 use draft::Draft;
 use fleet::Fleet;
+use index::{Index, Touched};
+use memo::{Memo, Quiet};
 use rolling::Rolling;
 use survey::{Survey, Work};
 
-/// Plans everything.
+/// Plans everything, without memory.
 pub fn plan(input: &Input<'_>) -> Plan {
-    let fleet = Fleet::new(input);
-    let mut report = Report::new(input);
-    let works = survey_all(input, &fleet, &mut report);
-    let works = takeover::hold_back(input, &fleet, works, &mut report.waiting);
-    let mut works = guards::hold_back(input, works, &mut report.waiting);
-    let mut ports = places::Ports::default();
-    for work in &mut works {
-        report.waiting.extend(places::fill(input, &fleet, &mut ports, work));
+    Planner::default().plan(input)
+}
+
+/// Plans one input after the other, and remembers of each app what it concluded: a plan costs
+/// what changed since the last one, and what is unfinished.
+#[derive(Debug, Clone, Default)]
+pub struct Planner {
+    index: Index,
+    memo: Memo,
+    planned: BTreeSet<AppId>,
+}
+
+impl Planner {
+    /// The apps that the last plan looked at: those that something touched since the plan before,
+    /// and those of which something was to be done.
+    pub fn planned(&self) -> &BTreeSet<AppId> {
+        &self.planned
     }
-    let mut draft = Draft::default();
-    let planned = planned(input, &works);
-    let balancing = balancing::begin(input, &fleet, &planned, &mut draft, &mut report.waiting);
-    for work in &works {
-        Rolling { input, fleet: &fleet, balancing: &balancing, draft: &mut draft }.write(work);
-    }
-    takeover::gate(&fleet, &works, &mut draft);
-    balancing.end(input, &fleet, &mut draft);
-    let steps = draft.in_order();
-    let Report { waiting, blocked } = report.sorted();
-    Plan {
-        commit: input.desired.commit.clone(),
-        digest: digest::digest(input, &fleet, &works, &waiting, &blocked),
-        routes: floor::floors(input, &fleet, &works, &steps),
-        changes: changes_of(input, &steps),
-        totals: totals(&steps, &works),
-        steps,
-        waiting,
-        blocked,
+
+    /// Plans everything.
+    pub fn plan(&mut self, input: &Input<'_>) -> Plan {
+        let Self { index, memo, planned } = self;
+        let apps = match index.update(input) {
+            Touched::Some(apps) => apps.union(memo.unfinished()).cloned().collect(),
+            Touched::All => {
+                memo.clear();
+                all_apps(input, index)
+            }
+        };
+        *planned = apps;
+        let fleet = Fleet::new(input, index);
+        let mut report = Report::new(input);
+        let works = survey_all(input, &fleet, planned, memo, &mut report);
+        report.add(memo);
+        let works = takeover::hold_back(input, &fleet, memo, works, &mut report.waiting);
+        let mut works = guards::hold_back(input, &fleet, works, &mut report.waiting);
+        let mut ports = places::Ports::default();
+        for work in &mut works {
+            report.waiting.extend(places::fill(input, &fleet, &mut ports, work));
+        }
+        let mut draft = Draft::default();
+        let now = Planned::new(input, memo, &works);
+        let balancing = balancing::begin(input, &fleet, &now, &mut draft, &mut report.waiting);
+        for work in &works {
+            Rolling { input, fleet: &fleet, balancing: &balancing, draft: &mut draft }.write(work);
+        }
+        takeover::gate(&fleet, &works, &mut draft);
+        balancing.end(input, &fleet, &mut draft);
+        let steps = draft.in_order();
+        let routes = floor::floors(input, &fleet, &works, &steps);
+        let totals = totals(&steps, &works);
+        for work in &works {
+            memo.leaves.set(work.app, Some(digest::leaf(input, &fleet, work)));
+        }
+        let Report { waiting, blocked } = report.sorted();
+        Plan {
+            commit: input.desired.commit.clone(),
+            digest: digest::digest(input, &fleet, memo.leaves.root(), &waiting, &blocked),
+            routes,
+            changes: changes_of(input, &steps),
+            totals,
+            steps,
+            waiting,
+            blocked,
+        }
     }
 }
 
@@ -102,6 +147,12 @@ impl Report {
         Self { waiting: Vec::new(), blocked: blocked.collect() }
     }
 
+    /// What the apps that weren't looked at wait for.
+    fn add(&mut self, memo: &Memo) {
+        self.waiting.extend(memo.waiting().cloned());
+        self.blocked.extend(memo.blocked().cloned());
+    }
+
     fn sorted(mut self) -> Self {
         self.waiting.sort_by(|a, b| (&a.app, &a.reason).cmp(&(&b.app, &b.reason)));
         self.blocked.sort_by(|a, b| (&a.app, &a.location).cmp(&(&b.app, &b.location)));
@@ -110,46 +161,80 @@ impl Report {
 }
 
 /// Every app that is declared, or of which something stands.
-fn survey_all<'a>(input: &Input<'a>, fleet: &Fleet<'a>, report: &mut Report) -> Vec<Work<'a>> {
-    let desired = input.desired;
-    let mut apps: BTreeSet<&AppId> = desired.apps.keys().collect();
-    apps.extend(fleet.containers.keys());
-    for proxied in fleet.balancers.values() {
-        apps.extend(proxied.servers.iter().filter(|(_, s)| !s.is_empty()).map(|(b, _)| &b.app));
-        apps.extend(proxied.routes.values().map(|backend| &backend.app));
-        // An empty backend may be all that a removal left that was cut short.
-        let backends = proxied.structure.map(|structure| structure.backends.keys());
-        apps.extend(backends.into_iter().flatten().map(|backend| &backend.app));
+fn all_apps(input: &Input<'_>, index: &Index) -> BTreeSet<AppId> {
+    let declared = input.desired.apps.keys().chain(input.desired.blocked.keys());
+    let standing = index.apps_with_containers().chain(index::proxied(input.observed));
+    let mut apps: BTreeSet<AppId> = declared.cloned().collect();
+    for app in standing {
+        if !apps.contains(app) {
+            apps.insert(app.clone());
+        }
     }
+    apps
+}
+
+/// Looks at these apps. Those of which nothing is to be done are noted, the others returned.
+fn survey_all<'a>(
+    input: &Input<'a>,
+    fleet: &Fleet<'a>,
+    apps: &'a BTreeSet<AppId>,
+    memo: &mut Memo,
+    report: &mut Report,
+) -> Vec<Work<'a>> {
     let mut works = Vec::new();
     for app in apps {
-        if input.known.busy.contains(app) || desired.blocked.contains_key(app) {
+        if input.known.busy.contains(app) {
+            memo.unfinish(app);
             continue;
         }
-        let survey = match desired.apps.get(app) {
+        if input.desired.blocked.contains_key(app) {
+            memo.settle(app, Quiet::default());
+            continue;
+        }
+        let survey = match input.desired.apps.get(app) {
             Some(declared) => survey::declared(input, fleet, declared),
             None => survey::departed(input, fleet, app),
         };
         match survey {
+            Survey::Work(work, waiting) if is_quiet(input, fleet, &work) => {
+                let differing = balancing::differing(input, fleet, app);
+                let leaf = Some(digest::leaf(input, fleet, &work));
+                let is_gone = work.target.is_none() && waiting.is_empty() && differing.is_empty();
+                match is_gone {
+                    true => memo.forget(app),
+                    false => memo.settle(app, Quiet { leaf, waiting, blocked: None, differing }),
+                }
+            }
             Survey::Work(work, waiting) => {
+                memo.unfinish(app);
                 report.waiting.extend(waiting);
                 works.push(*work);
             }
-            Survey::Waiting(waiting) => report.waiting.push(waiting),
-            Survey::Blocked(blocked) => report.blocked.push(blocked),
+            Survey::Waiting(waiting) => {
+                memo.settle(app, Quiet { waiting: vec![waiting], ..Quiet::default() });
+            }
+            Survey::Blocked(blocked) => {
+                memo.settle(app, Quiet { blocked: Some(blocked), ..Quiet::default() });
+            }
         }
     }
     works
 }
 
-fn planned<'a>(input: &Input<'a>, works: &[Work<'a>]) -> Planned<'a> {
-    let declared = works
-        .iter()
-        .filter(|work| work.target.is_some())
-        .filter_map(|work| input.desired.apps.get_key_value(work.app))
-        .collect();
-    let departed = works.iter().filter(|work| work.target.is_none()).map(|work| work.app).collect();
-    Planned { declared, departed }
+/// True where no step is to be written for it, whatever becomes of the others.
+fn is_quiet(input: &Input<'_>, fleet: &Fleet<'_>, work: &Work<'_>) -> bool {
+    let stays = |host: &survey::HostWork<'_>| {
+        host.fresh.is_empty()
+            && host.leaving.is_empty()
+            && host.dead.is_empty()
+            && host.missing() == 0
+    };
+    if !work.hosts.values().all(stays) {
+        return false;
+    }
+    let (mut draft, balancing) = (Draft::default(), balancing::Balancing::default());
+    Rolling { input, fleet, balancing: &balancing, draft: &mut draft }.write(work);
+    draft.steps().is_empty()
 }
 
 /// The field-level changes of the apps that have steps.
@@ -159,7 +244,7 @@ fn changes_of(input: &Input<'_>, steps: &[Step]) -> BTreeMap<AppId, Vec<FieldCha
     apps.into_iter()
         .map(|app| {
             let (old, new) = (previous.apps.get(app), input.desired.apps.get(app));
-            (app.clone(), changes::changes(old, new))
+            (app.clone(), changes::changes(old.map(AsRef::as_ref), new.map(AsRef::as_ref)))
         })
         .filter(|(_, changes)| !changes.is_empty())
         .collect()
@@ -178,13 +263,18 @@ fn totals(steps: &[Step], works: &[Work<'_>]) -> Totals {
             totals.reloads += 1;
         }
     }
-    for work in works.iter().filter(|work| apps.contains(work.app)) {
-        let count = |action: fn(&Action) -> bool| {
-            let of = steps.iter().filter(|step| step.app.as_ref() == Some(work.app));
-            of.filter(|step| action(&step.action)).count()
-        };
-        let created = count(|action| matches!(action, Action::Create { .. }));
-        let removed = count(|action| matches!(action, Action::Remove { .. }));
+    let planned: BTreeSet<&AppId> = works.iter().map(|work| work.app).collect();
+    let mut counts: BTreeMap<&AppId, (usize, usize)> = BTreeMap::new();
+    for step in steps {
+        let Some(app) = step.app.as_ref().filter(|app| planned.contains(app)) else { continue };
+        let (created, removed) = counts.entry(app).or_default();
+        match step.action {
+            Action::Create { .. } => *created += 1,
+            Action::Remove { .. } => *removed += 1,
+            _ => {}
+        }
+    }
+    for (created, removed) in counts.into_values() {
         let replaced = created.min(removed);
         totals.replaces += replaced;
         totals.creates += created - replaced;

@@ -27,7 +27,7 @@ pub(super) fn fill<'a>(
     for (host, host_work) in &mut work.hosts {
         let mut slots = used_slots(fleet, work.app, host, target);
         for _ in 0..host_work.missing() {
-            let publish = match (target.spec.port, fleet.hosts.get(host)) {
+            let publish = match (target.spec.port, fleet.host(host)) {
                 (Some(_), Some(declared)) => match ports.take(input, fleet, host) {
                     Some(port) => Some(SocketAddr::new(declared.address, port)),
                     None => {
@@ -66,14 +66,13 @@ fn used_slots(
     let of_containers = fleet
         .containers_of(app)
         .iter()
-        .filter(|(on, container)| *on == host && container.birth.revision == target.revision)
+        .filter(|(on, container)| on == host && container.birth.revision == target.revision)
         .map(|(_, container)| container.birth.slot.0);
     let of_servers = fleet
         .balancers
         .values()
-        .flat_map(|proxied| proxied.servers.iter())
-        .filter(|(backend, _)| backend.app == *app)
-        .flat_map(|(_, seats)| seats.keys())
+        .flat_map(|proxied| proxied.servers_of(app))
+        .map(|(_, name, _)| name)
         .filter(|name| name.host == *host && name.is_of(&target.revision))
         .map(|name| name.slot.0);
     of_containers.chain(of_servers).collect()
@@ -90,7 +89,7 @@ fn lowest_free(used: &mut BTreeSet<u32>) -> Slot {
 impl Ports {
     /// The lowest port of the host's range that nothing uses and no balancer points to.
     fn take(&mut self, input: &Input<'_>, fleet: &Fleet<'_>, host: &HostName) -> Option<u16> {
-        let declared = fleet.hosts.get(host)?;
+        let declared = fleet.host(host)?;
         let used = self.used.entry(host.clone()).or_insert_with(|| used_ports(input, fleet, host));
         let port =
             (declared.ports.first..=declared.ports.last).find(|port| !used.contains(port))?;
@@ -105,7 +104,7 @@ fn used_ports(input: &Input<'_>, fleet: &Fleet<'_>, host: &HostName) -> BTreeSet
         used.extend(&state.foreign_ports);
         used.extend(state.containers.iter().filter_map(|container| container.birth.port));
     }
-    if let Some(declared) = fleet.hosts.get(host) {
+    if let Some(declared) = fleet.host(host) {
         used.extend(fleet.ports_pointed_at(declared.address));
     }
     used

@@ -54,7 +54,9 @@ impl Rolling<'_, '_> {
     pub fn write(&mut self, work: &Work<'_>) {
         let unrouted = if work.target.is_none() { self.drop_routes(work.app) } else { Vec::new() };
         let mut raised = Raised::default();
-        let gates = work.target.as_ref().map(|t| pace::gates(self.input, self.fleet, work, t));
+        let leaves = work.hosts.values().any(|host| !host.leaving.is_empty());
+        let target = work.target.as_ref().filter(|_| leaves);
+        let gates = target.map(|t| pace::gates(self.input, self.fleet, work, t));
         // By host, in the order of leaving.
         let mut outs: BTreeMap<&HostName, Vec<Leaving>> = BTreeMap::new();
         for (host, host_work) in &work.hosts {
@@ -211,7 +213,7 @@ impl Rolling<'_, '_> {
 
     /// The address that the engine binds: not always the one that balancers use.
     fn bind_address(&self, host: &HostName, unit: &Unit<'_>) -> Option<SocketAddr> {
-        let ip = self.fleet.hosts.get(host)?.publish;
+        let ip = self.fleet.host(host)?.publish;
         unit.publish.map(|at| SocketAddr::new(ip, at.port()))
     }
 
@@ -327,7 +329,7 @@ impl Rolling<'_, '_> {
         let app = &target.app;
         let balancers: Vec<&BalancerName> = self.fleet.balancers.keys().copied().collect();
         for balancer in balancers {
-            let changes = route_changes(self.input, self.fleet, work.app, Some(app), balancer);
+            let changes = route_changes(self.fleet, work.app, Some(app), balancer);
             if changes.is_empty() {
                 continue;
             }
@@ -352,7 +354,7 @@ impl Rolling<'_, '_> {
         let balancers: Vec<&BalancerName> = self.fleet.balancers.keys().copied().collect();
         let mut steps = Vec::new();
         for balancer in balancers {
-            let changes = route_changes(self.input, self.fleet, app, None, balancer);
+            let changes = route_changes(self.fleet, app, None, balancer);
             if !changes.is_empty() {
                 let before = self.first_at(balancer);
                 steps.push(self.route_step(app, balancer, changes, before));

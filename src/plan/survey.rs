@@ -81,7 +81,7 @@ pub(super) fn declared<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a App) -
         Err(Refusal::Waiting(waiting)) => return Survey::Waiting(*waiting),
         Err(Refusal::Blocked(blocked)) => return Survey::Blocked(*blocked),
     };
-    let drained = |host: &HostName| fleet.hosts.get(host).is_some_and(|host| host.drain);
+    let drained = |host: &HostName| fleet.host(host).is_some_and(|host| host.drain);
     let all_drained = !app.placement.is_empty() && app.placement.keys().all(drained);
     if all_drained {
         let names: Vec<_> = app.placement.keys().map(HostName::as_str).collect();
@@ -101,7 +101,7 @@ pub(super) fn declared<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a App) -
         unseen_balancers: unseen_balancers(input, fleet, &app.id),
         target: Some(target),
     };
-    let elsewhere = fleet.containers_of(&app.id).iter().map(|(host, _)| *host);
+    let elsewhere = fleet.containers_of(&app.id).iter().map(|(host, _)| host);
     let hosts: BTreeSet<&HostName> = app.placement.keys().chain(elsewhere).collect();
     for host in hosts {
         let Some(_) = input.observed.host(host) else {
@@ -138,7 +138,7 @@ pub(super) fn departed<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a AppId)
     let servers = fleet.balancers.values().flat_map(|proxied| proxied.servers_of(app));
     let unseen: BTreeSet<&HostName> = servers
         .map(|(_, name, _)| &name.host)
-        .filter(|host| fleet.hosts.contains_key(host) && input.observed.host(host).is_none())
+        .filter(|host| fleet.host(host).is_some() && input.observed.host(host).is_none())
         .collect();
     let unseen_hosts = unseen.into_iter().map(|host| unseen_host(input, app, host));
     let waiting = unseen_balancers.iter().map(|name| unseen_balancer(input, app, name));
@@ -189,7 +189,7 @@ fn target<'a>(input: &Input<'a>, app: &'a App) -> Result<(Target<'a>, Option<Wai
         placement: app.placement.clone(),
         routes: app.routes.clone(),
         location: app.location.clone(),
-        ..fallback.app.clone()
+        ..App::clone(&fallback.app)
     };
     let spec = resolve(input, &old, &fallback.pin)?;
     let old_revision = spec.revision();
@@ -277,7 +277,7 @@ fn unseen_balancers<'a>(
         .containers_of(app)
         .iter()
         .filter_map(|(host, container)| {
-            let ip = fleet.hosts.get(host)?.address;
+            let ip = fleet.host(host)?.address;
             Some(SocketAddr::new(ip, container.birth.port?))
         })
         .collect();
@@ -288,7 +288,7 @@ fn unseen_balancers<'a>(
             Some(addresses) => !addresses.is_disjoint(&published),
             None => !published.is_empty(),
         };
-        declared.is_some_and(routed) || pointed
+        declared.is_some_and(|app| routed(app)) || pointed
     };
     let names = input.desired.balancers.keys().chain(input.desired.broken_balancers.keys());
     names.filter(|name| !fleet.balancers.contains_key(name) && concerns(name)).collect()
@@ -305,10 +305,10 @@ fn survey_host<'a>(
     found.replicas = placement.map_or(0, |placement| placement.replicas);
     found.weight = placement.map_or(0, |placement| placement.weight);
     let mut current = Vec::new();
-    for (_, container) in fleet.containers_of(work.app).iter().filter(|(on, _)| *on == host) {
+    for (_, container) in fleet.containers_of(work.app).iter().filter(|(on, _)| on == host) {
         let unit = existing_unit(fleet, host, container);
         let misplaced = unit.publish.is_some_and(|publish| {
-            let ip = fleet.hosts.get(host).map(|host| host.address);
+            let ip = fleet.host(host).map(|host| host.address);
             ip.is_some_and(|ip| ip != publish.ip()) || has_other_address(fleet, work.app, &unit)
         });
         if container.birth.revision == target.revision && is_sound(container) && !misplaced {
@@ -340,7 +340,7 @@ fn survey_host<'a>(
 
 fn existing_unit<'a>(fleet: &Fleet<'a>, host: &HostName, container: &'a Container) -> Unit<'a> {
     let birth = &container.birth;
-    let address = fleet.hosts.get(host).map(|host| host.address);
+    let address = fleet.host(host).map(|host| host.address);
     let publish = birth.port.zip(address).map(|(port, ip)| SocketAddr::new(ip, port));
     let name = birth.server_name(host);
     Unit {
@@ -368,19 +368,15 @@ fn is_sound(container: &Container) -> bool {
 /// have servers of one name, each in a backend of its own.
 fn has_other_address(fleet: &Fleet<'_>, app: &AppId, unit: &Unit<'_>) -> bool {
     let Some((name, address)) = &unit.server else { return false };
-    let servers = fleet.balancers.values().flat_map(|proxied| proxied.servers_of(app));
-    let mut seats = servers.filter(|(_, other, _)| *other == name).map(|(_, _, seat)| seat);
-    seats.any(|seat| seat.address() != Some(*address))
+    let mut seats = fleet.seats_named(app, name);
+    seats.any(|(_, _, seat)| seat.address() != Some(*address))
 }
 
 /// Some balancer sends requests to it.
 fn is_served(fleet: &Fleet<'_>, host: &HostName, container: &Container) -> bool {
     let name = container.birth.server_name(host);
-    let mut balancers = fleet.balancers.values();
-    balancers.any(|proxied| {
-        let mut servers = proxied.servers_of(&container.birth.app);
-        servers.any(|(_, other, seat)| *other == name && seat.serves())
-    })
+    let mut seats = fleet.seats_named(&container.birth.app, &name);
+    seats.any(|(_, _, seat)| seat.serves())
 }
 
 /// The balancers of an app's routes.
@@ -397,7 +393,7 @@ pub(super) fn seat(
 ) -> Option<Seat> {
     let (name, _) = unit.server.as_ref()?;
     let backend = crate::model::BackendName::stable(app.clone());
-    fleet.balancers.get(balancer)?.servers.get(&backend)?.get(name).copied()
+    fleet.balancers.get(balancer)?.seat(&backend, name)
 }
 
 /// True where every balancer of its routes that can be seen sends requests to it, or would if

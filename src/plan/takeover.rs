@@ -3,18 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{App, AppId, BalancerName, RouteKey};
+use crate::model::{AppId, BalancerName, RouteKey};
 
 use super::draft::Draft;
 use super::fleet::Fleet;
+use super::memo::Memo;
 use super::survey::Work;
 use super::{Action, Input, Place, StepId, WaitCause, Waiting};
 
 /// Takes out of `works` the departed apps whose routes an app is to take that isn't planned now,
 /// and says so.
 pub(super) fn hold_back<'a>(
-    input: &Input<'a>,
-    fleet: &Fleet<'a>,
+    input: &Input<'_>,
+    fleet: &Fleet<'_>,
+    memo: &Memo,
     works: Vec<Work<'a>>,
     waiting: &mut Vec<Waiting>,
 ) -> Vec<Work<'a>> {
@@ -22,14 +24,16 @@ pub(super) fn hold_back<'a>(
     if departed.is_empty() {
         return works;
     }
-    let heirs = heirs(input);
-    let planned: BTreeSet<&AppId> =
+    let unfinished: BTreeSet<&AppId> =
         works.iter().filter(|work| work.target.is_some()).map(|work| work.app).collect();
+    let is_planned = |app: &AppId| {
+        unfinished.contains(app) || (input.desired.apps.contains_key(app) && memo.is_planned(app))
+    };
     let mut held: BTreeMap<&AppId, Waiting> = BTreeMap::new();
     for (balancer, proxied) in &fleet.balancers {
         for (key, backend) in proxied.routes.iter().filter(|(_, b)| departed.contains(&b.app)) {
-            let Some(heir) = heirs.get(&(*balancer, key.clone())) else { continue };
-            if !planned.contains(heir) {
+            let Some(heir) = fleet.index.heir(balancer, key) else { continue };
+            if !is_planned(heir) {
                 let waits = waits(&backend.app, key, heir);
                 held.entry(&backend.app).or_insert(waits);
             }
@@ -53,6 +57,9 @@ fn waits(app: &AppId, key: &RouteKey, heir: &AppId) -> Waiting {
 /// A departed app brings nothing up, so that nobody waits for it in turn.
 pub(super) fn gate(fleet: &Fleet<'_>, works: &[Work<'_>], draft: &mut Draft) {
     let departed = departed(works);
+    if departed.is_empty() {
+        return;
+    }
     let mut taken: BTreeMap<(AppId, BalancerName), Vec<StepId>> = BTreeMap::new();
     for step in draft.steps() {
         let (Action::SetRoutes { changes }, Place::Balancer(balancer)) =
@@ -90,15 +97,4 @@ pub(super) fn gate(fleet: &Fleet<'_>, works: &[Work<'_>], draft: &mut Draft) {
 
 fn departed<'a>(works: &[Work<'a>]) -> BTreeSet<&'a AppId> {
     works.iter().filter(|work| work.target.is_none()).map(|work| work.app).collect()
-}
-
-/// Which app declares each route.
-fn heirs<'a>(input: &Input<'a>) -> BTreeMap<(&'a BalancerName, RouteKey), &'a AppId> {
-    let key = |route: &crate::model::Route| RouteKey {
-        listener: route.listener.clone(),
-        host: route.host.clone(),
-        path: route.path.clone(),
-    };
-    let of = |app: &'a App| app.routes.iter().map(move |r| ((&r.balancer, key(r)), &app.id));
-    input.desired.apps.values().flat_map(of).collect()
 }

@@ -112,7 +112,7 @@ impl HaproxyProxy {
     /// The file, which has to be whole before anything in it is changed.
     async fn our_file(&self, doing: &str) -> Result<ProxyConfig, ProxyError> {
         let reason = match self.understand(&self.read_files().await?) {
-            ProxyFile::Ours(config) => return Ok(*config),
+            ProxyFile::Ours(config) => return Ok(Arc::unwrap_or_clone(config)),
             ProxyFile::Missing => format!("{} isn't there", self.layout.config),
             ProxyFile::Damaged { reason } => reason,
         };
@@ -136,8 +136,9 @@ impl HaproxyProxy {
             replace(&*self.machine, config, rendered.config.as_bytes()).await.map_err(failed)?;
         }
         let (config, routes) = (rendered.config.into_bytes(), rendered.routes.into_bytes());
+        let is = Arc::new(new.clone());
         let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
-        *parsed = Some(Parsed { config, routes, is: new.clone() });
+        *parsed = Some(Parsed { config, routes, is });
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use super::ProxyError;
 use super::answer::{self, Processes, RuntimeServers};
@@ -18,7 +18,7 @@ use crate::model::{ProxyConfig, ProxyFile, ProxyProcess, ProxyRuntime};
 pub(super) struct Parsed {
     pub config: Vec<u8>,
     pub routes: Vec<u8>,
-    pub is: ProxyConfig,
+    pub is: Arc<ProxyConfig>,
 }
 
 /// The two files as they lie; none where there is none.
@@ -53,14 +53,14 @@ impl HaproxyProxy {
             && parsed.config == *config
             && parsed.routes == *routes
         {
-            return ProxyFile::Ours(Box::new(parsed.is.clone()));
+            return ProxyFile::Ours(parsed.is.clone());
         }
         let text = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).unwrap_or_default();
         match parse(&text(config), &text(routes), &self.layout.places) {
             Ok(is) => {
-                let (config, routes) = (config.clone(), routes.clone());
+                let (config, routes, is) = (config.clone(), routes.clone(), Arc::new(is));
                 *parsed = Some(Parsed { config, routes, is: is.clone() });
-                ProxyFile::Ours(Box::new(is))
+                ProxyFile::Ours(is)
             }
             Err(why) => {
                 let reason = format!("{}: {why}", self.layout.config);
@@ -114,7 +114,7 @@ impl HaproxyProxy {
             Err(cause) => return Err(self.asked("look at the worker", cause)),
         };
         runtime.old_addresses = self.old_addresses(&processes.old_workers).await?;
-        Ok(ProxyProcess::Up(Box::new(runtime)))
+        Ok(ProxyProcess::Up(Arc::new(runtime)))
     }
 
     async fn observe_worker(&self) -> Result<ProxyRuntime, AskError> {

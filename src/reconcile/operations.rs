@@ -119,7 +119,7 @@ impl Controller {
             let mut now = reader.read(&files).desired.and_then(|mut d| d.apps.remove(app));
             if let Some(now) = &mut now {
                 // A line that moved is no change of the app.
-                now.location.line = 0;
+                std::sync::Arc::make_mut(now).location.line = 0;
             }
             if now != before {
                 changed.push(entry);

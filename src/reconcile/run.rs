@@ -35,7 +35,7 @@ struct Flight {
     cancel: CancellationToken,
     apps: BTreeSet<AppId>,
     /// What was declared when it began.
-    declared: BTreeMap<AppId, Option<App>>,
+    declared: BTreeMap<AppId, Option<Arc<App>>>,
     ports: BTreeMap<HostName, BTreeSet<u16>>,
 }
 
@@ -60,7 +60,7 @@ struct Loop {
     running: JoinSet<Landing>,
     next_flight: u64,
     backoffs: BTreeMap<AppId, Backoff>,
-    watchers: BTreeMap<HostName, (Host, CancellationToken)>,
+    watchers: BTreeMap<HostName, (Arc<Host>, CancellationToken)>,
     poll: Poll,
     next_fetch: Instant,
     fetching: Option<JoinHandle<Result<Tip, OperationError>>>,
@@ -238,7 +238,7 @@ impl Loop {
     /// What is in flight ends at the next step where something else is declared by now.
     fn supersede(&self, situation: &Situation) {
         for flight in self.flights.values() {
-            let moved = |(app, then): (&AppId, &Option<App>)| {
+            let moved = |(app, then): (&AppId, &Option<Arc<App>>)| {
                 situation.desired.apps.get(app) != then.as_ref()
                     && !situation.desired.blocked.contains_key(app)
             };
@@ -401,7 +401,12 @@ async fn answer_of(
     }
 }
 
-async fn watch(controller: Arc<Controller>, host: Host, owner: Owner, cancel: CancellationToken) {
+async fn watch(
+    controller: Arc<Controller>,
+    host: Arc<Host>,
+    owner: Owner,
+    cancel: CancellationToken,
+) {
     let listen = async {
         let mut pause = Duration::from_millis(500);
         loop {

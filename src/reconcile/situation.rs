@@ -165,7 +165,7 @@ impl Controller {
     /// Where to look: declared hosts, those that were taken out of git, declared balancers.
     fn observer(&self, desired: &Desired) -> Result<Observer, StoreError> {
         let departed = self.memory.departed_hosts(desired)?;
-        let hosts = desired.hosts.values().chain(departed.values());
+        let hosts = desired.hosts.values().map(AsRef::as_ref).chain(departed.values());
         let engines = hosts.map(|host| (host.name.clone(), self.parts.engines.engine(host)));
         let balancers = desired.balancers.values();
         let proxies = balancers.map(|b| (b.name.clone(), self.parts.proxies.proxy(b)));
@@ -202,13 +202,13 @@ impl Controller {
             taken_ports.entry(host.clone()).or_default().extend(ports);
         }
         Ok(Known {
-            pins: pins.all,
+            pins: pins.all.into(),
             secrets: secrets
                 .into_iter()
                 .map(|(name, digest)| (name, digest.map_err(|error| error.to_string())))
                 .collect(),
             holds: self.memory.holds().map_err(failed)?,
-            fallbacks,
+            fallbacks: fallbacks.into_iter().map(|(id, then)| (id, Arc::new(then))).collect(),
             approvals: self.memory.approvals().map_err(failed)?,
             departed_hosts: self.memory.departed_hosts(desired).map_err(failed)?,
             guards: Guards::default(),
@@ -220,7 +220,10 @@ impl Controller {
     }
 
     /// Remembers where balancers point to, and tells it for those that can't be seen.
-    fn note_addresses(&self, observed: &Observed) -> BTreeMap<BalancerName, BTreeSet<SocketAddr>> {
+    fn note_addresses(
+        &self,
+        observed: &Observed,
+    ) -> BTreeMap<BalancerName, Arc<BTreeSet<SocketAddr>>> {
         let mut recollection = self.recollect();
         for (name, view) in &observed.balancers {
             if let View::Seen(state) = view {
@@ -229,7 +232,7 @@ impl Controller {
         }
         let unseen = |name: &BalancerName| observed.balancer(name).is_none();
         let known = recollection.addresses.iter().filter(|(name, _)| unseen(name));
-        known.map(|(name, addresses)| (name.clone(), addresses.clone())).collect()
+        known.map(|(name, addresses)| (name.clone(), Arc::new(addresses.clone()))).collect()
     }
 
     /// What the commit applied before declared; none where there is none or it can't be read.

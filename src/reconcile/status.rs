@@ -2,6 +2,7 @@
 //! balancers, as kube-like objects in the store.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::api::{AppStatus, CommitStatus, Health, ReachStatus, Status, Sync};
 use crate::model::{
@@ -73,7 +74,8 @@ impl Controller {
             objects.push(environment);
         }
         for (name, view) in &situation.observed.hosts {
-            let declared = desired.hosts.get(name).or(situation.known.departed_hosts.get(name));
+            let departed = situation.known.departed_hosts.get(name);
+            let declared = desired.hosts.get(name).map(AsRef::as_ref).or(departed);
             let mut host = object(Kind::Host, name.as_str(), None);
             host.spec = json(&declared);
             host.status = self.reach_status(Kind::Host, name.as_str(), view)?;
@@ -227,7 +229,9 @@ fn app_ids(situation: &Situation) -> std::collections::BTreeSet<&AppId> {
     desired.apps.keys().chain(desired.blocked.keys()).chain(standing).collect()
 }
 
-fn reach<N: ToString, T>(views: &BTreeMap<N, View<T>>) -> Vec<ReachStatus> {
+fn reach<'a, N: ToString + 'a, T: 'a>(
+    views: impl IntoIterator<Item = (&'a N, &'a View<T>)>,
+) -> Vec<ReachStatus> {
     let of = |(name, view): (&N, &View<T>)| ReachStatus {
         name: name.to_string(),
         reachable: view.seen().is_some(),
@@ -236,14 +240,16 @@ fn reach<N: ToString, T>(views: &BTreeMap<N, View<T>>) -> Vec<ReachStatus> {
             View::Unseen { reason } => reason.clone(),
         },
     };
-    views.iter().map(of).collect()
+    views.into_iter().map(of).collect()
 }
 
 /// As [`reach`]. One that answers may still have a file that somebody cut or edited.
-fn reach_of_balancers(views: &BTreeMap<BalancerName, View<BalancerState>>) -> Vec<ReachStatus> {
+fn reach_of_balancers(
+    views: &BTreeMap<BalancerName, View<Arc<BalancerState>>>,
+) -> Vec<ReachStatus> {
     let mut reached = reach(views);
     for (status, view) in reached.iter_mut().zip(views.values()) {
-        if let View::Seen(BalancerState { file: ProxyFile::Damaged { reason }, .. }) = view {
+        if let Some(ProxyFile::Damaged { reason }) = view.seen().map(|state| &state.file) {
             status.message.clone_from(reason);
         }
     }
@@ -343,7 +349,8 @@ fn count(situation: &Situation, id: &AppId) -> (Option<String>, u32, bool) {
     });
     // As kubectl counts: whatever serves is ready; whether it is what is declared is the other
     // axis.
-    let ready = |container: &&Container| container.is_ready() && serves(situation, id, container);
+    let ready =
+        |container: &&Arc<Container>| container.is_ready() && serves(situation, id, container);
     let containers = situation.observed.containers_of(id).map(|(_, container)| container);
     let ready = containers.filter(ready).count() as u32;
     let standing = situation.observed.containers_of(id).any(|(_, container)| container.runs());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll::docker::{Deadlines, DockerEngine, Engine, EngineOptions};
@@ -79,7 +80,8 @@ impl Fixture {
     /// The container as a whole look sees it, which has to be what inspect sees.
     pub async fn seen(&self, id: &ContainerId) -> Option<Container> {
         let state = self.engine.observe(&self.owner).await.unwrap();
-        state.containers.into_iter().find(|container| container.id == *id)
+        let found = state.containers.into_iter().find(|container| container.id == *id);
+        found.map(Arc::unwrap_or_clone)
     }
 
     /// Waits until the container is as `condition` wants it.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use plimsoll::manifest::Reader;
 use plimsoll::model::{
@@ -68,7 +69,7 @@ impl Model {
     /// Another image is declared for one app.
     pub fn with_one_app_changed(mut self) -> Self {
         let id: AppId = "production/app-7".parse().expect("a name");
-        let app = self.desired.apps.get_mut(&id).expect("the app");
+        let app = Arc::make_mut(self.desired.apps.get_mut(&id).expect("the app"));
         app.template.image = "registry.example/web:2".parse().expect("a reference");
         let pin = pin(app);
         self.known.pins.insert(id, Ok(pin));
@@ -228,20 +229,20 @@ fn observed(desired: &Desired) -> Observed {
                 servers.entry(stable.clone()).or_default().insert(server, in_file);
                 let (state_of, health, restarts) = (ContainerState::Running, None, 0);
                 let container = Container { id, name, birth, state: state_of, health, restarts };
-                state.containers.push(container);
+                state.containers.push(Arc::new(container));
             }
         }
     }
     for (host, mut state) in states {
         state.containers.sort_by(|a, b| a.name.cmp(&b.name));
-        observed.hosts.insert(host, View::Seen(state));
+        observed.hosts.insert(host, View::Seen(Arc::new(state)));
     }
     runtime.structure = Some(structure.digest());
     let config = ProxyConfig { structure, routes: runtime.routes.clone(), servers };
     let state = BalancerState {
-        file: ProxyFile::Ours(Box::new(config)),
-        process: ProxyProcess::Up(Box::new(runtime)),
+        file: ProxyFile::Ours(Arc::new(config)),
+        process: ProxyProcess::Up(Arc::new(runtime)),
     };
-    observed.balancers.insert(balancer.name.clone(), View::Seen(state));
+    observed.balancers.insert(balancer.name.clone(), View::Seen(Arc::new(state)));
     observed
 }

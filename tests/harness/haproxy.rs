@@ -128,7 +128,7 @@ impl Bed {
     /// What the process says; fails where it is down.
     pub async fn runtime(&self) -> ProxyRuntime {
         match self.proxy.observe().await.unwrap().process {
-            ProxyProcess::Up(runtime) => *runtime,
+            ProxyProcess::Up(runtime) => std::sync::Arc::unwrap_or_clone(runtime),
             ProxyProcess::Down { reason } => panic!("HAProxy is down: {reason}"),
         }
     }

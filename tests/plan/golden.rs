@@ -98,7 +98,8 @@ impl Script {
                 let world = self.world();
                 let declared = world.desired.apps[&app(name)].clone();
                 let pin = world.known.pins[&app(name)].clone().unwrap();
-                world.known.fallbacks.insert(app(name), Fallback { app: declared, pin });
+                let fallback = std::sync::Arc::new(Fallback { app: declared, pin });
+                world.known.fallbacks.insert(app(name), fallback);
             }
             ["container", host, name, nth, what @ ..] => self.container(host, name, nth, what),
             ["server", nth, what @ ..] => self.server(nth.parse().unwrap(), what),
@@ -118,7 +119,7 @@ impl Script {
             ["points", name, address] => {
                 let name: BalancerName = name.parse().unwrap();
                 let all = self.world().known.last_addresses.entry(name).or_default();
-                all.insert(address.parse().unwrap());
+                std::sync::Arc::make_mut(all).insert(address.parse().unwrap());
             }
             ["approve"] => {
                 let plan = self.world().plan();

@@ -312,6 +312,7 @@ fn a_reload_takes_nothing_down_that_the_file_has_lost() {
 fn unchecked(state: &BalancerState) -> BalancerState {
     let mut state = state.clone();
     if let ProxyProcess::Up(runtime) = &mut state.process {
+        let runtime = std::sync::Arc::make_mut(runtime);
         let servers = runtime.servers.values_mut().flat_map(|servers| servers.values_mut());
         servers.for_each(|server| server.check = CheckState::Unknown);
     }
@@ -402,11 +403,15 @@ proptest! {
         documents.reverse();
         // Where a document lies in its file is no matter of the planner's.
         let mut desired = read(&documents.join("---\n"), 2);
-        for (id, app) in &mut desired.apps {
-            app.location = world.desired.apps[id].location.clone();
+        for (id, app) in world.desired.apps.iter() {
+            if let Some(turned) = desired.apps.get_mut(id) {
+                std::sync::Arc::make_mut(turned).location = app.location.clone();
+            }
         }
-        for (name, host) in &mut desired.hosts {
-            host.location = world.desired.hosts[name].location.clone();
+        for (name, host) in world.desired.hosts.iter() {
+            if let Some(turned) = desired.hosts.get_mut(name) {
+                std::sync::Arc::make_mut(turned).location = host.location.clone();
+            }
         }
         for (name, balancer) in &mut desired.balancers {
             balancer.location = world.desired.balancers[name].location.clone();

@@ -1,6 +1,7 @@
 //! What each kind of step does to the world, with what must be true before it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use plimsoll::model::{
     AdminState, AppId, BackendName, BalancerName, CheckState, Container, ContainerId,
@@ -79,7 +80,7 @@ impl World {
             }
             Action::Remove { id, .. } => {
                 let state = self.hosts.get_mut(host).expect("a host");
-                let runs = |c: &Container| c.id == *id && c.state == ContainerState::Running;
+                let runs = |c: &Arc<Container>| c.id == *id && c.state == ContainerState::Running;
                 assert!(!state.containers.iter().any(runs), "{}: it runs", step.id);
                 state.containers.retain(|container| container.id != *id);
                 Ok(())
@@ -112,21 +113,21 @@ impl World {
         let id = ContainerId(Sha256::of(format!("container {}", self.born).as_bytes()).hex());
         let health = spec.health.as_ref().map(|_| EngineHealth::Starting);
         let state = self.hosts.get_mut(host).expect("a host");
-        state.containers.push(Container {
+        state.containers.push(Arc::new(Container {
             id,
             name,
             birth: birth.clone(),
             state: ContainerState::Created,
             health,
             restarts: 0,
-        });
+        }));
         state.containers.sort_by(|a, b| a.name.cmp(&b.name));
     }
 
     fn by_name(&mut self, host: &HostName, name: &str) -> &mut Container {
         let state = self.hosts.get_mut(host).expect("a host");
         let found = state.containers.iter_mut().find(|container| container.name == name);
-        found.unwrap_or_else(|| panic!("{name} isn't on {host}"))
+        Arc::make_mut(found.unwrap_or_else(|| panic!("{name} isn't on {host}")))
     }
 
     fn stop(&mut self, step: &Step, host: &HostName, id: &ContainerId) {
@@ -137,7 +138,8 @@ impl World {
         assert!(sends.is_none(), "{}: {} still sends to it", step.id, sends.expect("one"));
         let state = self.hosts.get_mut(host).expect("a host");
         for container in state.containers.iter_mut().filter(|container| container.id == *id) {
-            container.state = ContainerState::Exited { code: 0, out_of_memory: false };
+            Arc::make_mut(container).state =
+                ContainerState::Exited { code: 0, out_of_memory: false };
         }
     }
 
@@ -237,7 +239,7 @@ impl World {
         let ProxyProcess::Up(runtime) = &mut state.process else {
             panic!("{}: {name} is down", step.id)
         };
-        (config, runtime)
+        (Arc::make_mut(config), Arc::make_mut(runtime))
     }
 
     fn wait_up(
@@ -307,8 +309,8 @@ impl World {
             routes: routes.into_iter().filter(stays).collect(),
             servers: kept,
         };
-        state.process = ProxyProcess::Up(Box::new(started(&config, &state.process)));
-        state.file = ProxyFile::Ours(Box::new(config));
+        state.process = ProxyProcess::Up(Arc::new(started(&config, &state.process)));
+        state.file = ProxyFile::Ours(Arc::new(config));
         self.check_servers(name);
     }
 
@@ -316,7 +318,7 @@ impl World {
     pub fn reload(&mut self, name: &BalancerName) {
         let Some(state) = self.balancers.get_mut(name) else { return };
         if let ProxyFile::Ours(config) = &state.file {
-            state.process = ProxyProcess::Up(Box::new(started(config, &state.process)));
+            state.process = ProxyProcess::Up(Arc::new(started(config, &state.process)));
             self.check_servers(name);
         }
     }
@@ -325,7 +327,7 @@ impl World {
     pub(super) fn check_servers(&mut self, name: &BalancerName) {
         let Some(state) = self.balancers.get(name) else { return };
         let ProxyProcess::Up(runtime) = &state.process else { return };
-        let mut runtime = runtime.clone();
+        let mut runtime = ProxyRuntime::clone(runtime);
         for (backend, servers) in &mut runtime.servers {
             for (name, server) in servers {
                 let port = self.address_of(&backend.app, name);
@@ -334,7 +336,7 @@ impl World {
             }
         }
         if let Some(state) = self.balancers.get_mut(name) {
-            state.process = ProxyProcess::Up(runtime);
+            state.process = ProxyProcess::Up(Arc::new(runtime));
         }
     }
 }

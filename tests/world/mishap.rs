@@ -1,6 +1,8 @@
 //! What happens to the world without a plan: people, crashes, machines. Each is applied where
 //! there is something that it can happen to, and does nothing elsewhere.
 
+use std::sync::Arc;
+
 use plimsoll::model::{
     AdminState, AppId, BackendName, BalancerName, BalancerState, Container, ContainerId,
     ContainerState, EngineHealth, HostName, HostState, ProxyConfig, ProxyFile, ProxyProcess,
@@ -135,12 +137,12 @@ impl World {
             }
             Mishap::RouteGone { nth } => self.with_balancer(*nth, |state| {
                 if let ProxyProcess::Up(runtime) = &mut state.process {
-                    runtime.routes.pop_first();
+                    Arc::make_mut(runtime).routes.pop_first();
                 }
             }),
             Mishap::RouteUnwritten { nth } => self.with_balancer(*nth, |state| {
                 if let ProxyFile::Ours(config) = &mut state.file {
-                    config.routes.pop_first();
+                    Arc::make_mut(config).routes.pop_first();
                 }
             }),
             Mishap::FileMissing { nth } => {
@@ -159,7 +161,7 @@ impl World {
             }
             Mishap::OtherStructure { nth } => self.with_balancer(*nth, |state| {
                 if let ProxyProcess::Up(runtime) = &mut state.process {
-                    runtime.structure = Some(Sha256::of(b"another"));
+                    Arc::make_mut(runtime).structure = Some(Sha256::of(b"another"));
                 }
             }),
             Mishap::ForeignPort { nth, port } => {
@@ -187,7 +189,8 @@ impl World {
     fn with_container(&mut self, nth: usize, change: impl Fn(&mut Container)) {
         let Some((host, id)) = self.nth_container(nth) else { return };
         let Some(state) = self.hosts.get_mut(&host) else { return };
-        state.containers.iter_mut().filter(|container| container.id == id).for_each(change);
+        let containers = state.containers.iter_mut().map(Arc::make_mut);
+        containers.filter(|container| container.id == id).for_each(change);
         state.containers.sort_by(|a, b| a.name.cmp(&b.name));
     }
 
@@ -212,15 +215,15 @@ impl World {
         let Some(first) = state.containers.iter().find(|container| container.id == id) else {
             return;
         };
-        let mut second = first.clone();
-        let same = |c: &&Container| c.birth.revision == first.birth.revision;
+        let mut second = Container::clone(first);
+        let same = |c: &&Arc<Container>| c.birth.revision == first.birth.revision;
         let slots = state.containers.iter().filter(same).map(|c| c.birth.slot.0).max();
         second.birth.slot = Slot(slots.unwrap_or_default() + 1);
         second.birth.port = second.birth.port.and(free);
         second.name = second.birth.container_name();
         second.id = ContainerId(Sha256::of(format!("double {}", second.name).as_bytes()).hex());
         if second.birth.port.is_some() == first.birth.port.is_some() {
-            state.containers.push(second);
+            state.containers.push(Arc::new(second));
             state.containers.sort_by(|a, b| a.name.cmp(&b.name));
         }
     }
@@ -258,7 +261,7 @@ impl World {
         if let Some(ProxyProcess::Up(runtime)) =
             self.balancers.get_mut(name).map(|state| &mut state.process)
         {
-            change(runtime, backend, server);
+            change(Arc::make_mut(runtime), backend, server);
         }
     }
 
@@ -284,7 +287,7 @@ impl World {
         if let Some(ProxyFile::Ours(config)) =
             self.balancers.get_mut(name).map(|state| &mut state.file)
         {
-            change(config, backend, server);
+            change(Arc::make_mut(config), backend, server);
         }
     }
 

@@ -7,7 +7,9 @@ mod mishap;
 mod oracle;
 mod run;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use plimsoll::check::{Finding, findings};
@@ -17,7 +19,7 @@ use plimsoll::model::{
     Desired, EngineHealth, Files, HostName, HostState, Observed, Pin, ProxyFile, ProxyProcess,
     Revision, SecretDigest, SecretName, ServerName, Sha256, View,
 };
-use plimsoll::plan::{Fallback, Input, Known, Plan, plan};
+use plimsoll::plan::{Fallback, Input, Known, Plan, Planner, plan, render};
 
 pub use act::Refusal;
 pub use mishap::Mishap;
@@ -35,6 +37,8 @@ pub struct World {
     pub unseen_balancers: BTreeSet<BalancerName>,
     /// Revisions that start, but never get well.
     pub bad: BTreeSet<Revision>,
+    /// One that remembers, whose plans have to be those of one that doesn't.
+    planner: RefCell<Planner>,
     /// How many containers were made so far: their ids are counted.
     born: u32,
     commits: u32,
@@ -63,6 +67,7 @@ impl World {
             unseen_hosts: BTreeSet::new(),
             unseen_balancers: BTreeSet::new(),
             bad: BTreeSet::new(),
+            planner: RefCell::default(),
             born: 0,
             commits: 0,
             secrets: BTreeMap::new(),
@@ -79,7 +84,7 @@ impl World {
         for (name, host) in &self.desired.hosts {
             let used = self.hosts.get(name).is_some_and(|state| !state.containers.is_empty());
             if used && !desired.hosts.contains_key(name) {
-                self.known.departed_hosts.insert(name.clone(), host.clone());
+                self.known.departed_hosts.insert(name.clone(), plimsoll::model::Host::clone(host));
             }
         }
         let hosts = &self.hosts;
@@ -144,17 +149,24 @@ impl World {
             }
             _ => (name.clone(), View::Unseen { reason: unseen("its socket") }),
         });
-        Observed { hosts: hosts.collect(), balancers: balancers.collect() }
+        Observed {
+            hosts: hosts.map(|(name, view)| (name, view.map(Arc::new))).collect(),
+            balancers: balancers.map(|(name, view)| (name, view.map(Arc::new))).collect(),
+        }
     }
 
     pub fn plan(&self) -> Plan {
         let observed = self.observed();
-        plan(&Input {
+        let input = Input {
             desired: &self.desired,
             observed: &observed,
             known: &self.known,
             previous: self.previous.as_ref(),
-        })
+        };
+        let (new, remembered) = (plan(&input), self.planner.borrow_mut().plan(&input));
+        assert_eq!(render(&new, false), render(&remembered, false), "what is remembered is wrong");
+        assert_eq!(new, remembered, "what is remembered is wrong");
+        new
     }
 
     pub fn findings(&self, plan: &Plan) -> Vec<Finding> {
@@ -164,7 +176,7 @@ impl World {
     /// Time passes: checks find out, restart policies work.
     pub fn pass_time(&mut self) {
         for state in self.hosts.values_mut() {
-            for container in &mut state.containers {
+            for container in state.containers.iter_mut().map(Arc::make_mut) {
                 let bad = self.bad.contains(&container.birth.revision);
                 if matches!(container.state, ContainerState::Restarting { .. }) && !bad {
                     container.state = ContainerState::Running;
@@ -186,7 +198,7 @@ impl World {
         for (id, app) in &self.desired.apps {
             if let Some(Ok(pin)) = self.known.pins.get(id) {
                 let fallback = Fallback { app: app.clone(), pin: pin.clone() };
-                self.known.fallbacks.insert(id.clone(), fallback);
+                self.known.fallbacks.insert(id.clone(), Arc::new(fallback));
             }
         }
         let hosts = &self.hosts;
@@ -197,10 +209,11 @@ impl World {
 
     /// The container that a server stands for.
     pub fn container_of(&self, app: &AppId, server: &ServerName) -> Option<&Container> {
-        self.hosts.get(&server.host)?.containers.iter().find(|container| {
+        let is_it = |container: &&Arc<Container>| {
             let birth = &container.birth;
             birth.app == *app && server.is_of(&birth.revision) && birth.slot == server.slot
-        })
+        };
+        self.hosts.get(&server.host)?.containers.iter().find(is_it).map(AsRef::as_ref)
     }
 
     /// True where requests to that server are answered.

@@ -38,7 +38,7 @@ impl World {
     fn assert_containers(&self) {
         let mut left: BTreeMap<&HostName, Vec<&Container>> = BTreeMap::new();
         for (host, state) in &self.hosts {
-            left.insert(host, state.containers.iter().collect());
+            left.insert(host, state.containers.iter().map(AsRef::as_ref).collect());
         }
         for app in self.desired.apps.values() {
             let revision = self.revision(app);

@@ -253,16 +253,16 @@ impl<'f> Linker<'f> {
             self.warnings.extend(object.found.warnings);
         }
         self.unreadable.sort_by(|a, b| (&a.location, &a.reason).cmp(&(&b.location, &b.reason)));
-        let (hosts, broken_hosts) = part(self.hosts, |draft| draft.host);
+        let (hosts, broken_hosts) = part(self.hosts, |draft| Arc::new(draft.host));
         let (balancers, broken_balancers) = part(self.balancers, |draft| draft.balancer);
         let (environments, _) = part(self.environments, |env| env);
         let desired = installation.map(|installation| Desired {
             commit,
             installation,
             environments,
-            hosts,
+            hosts: hosts.into_iter().collect(),
             balancers,
-            apps: linked.apps,
+            apps: linked.apps.into_iter().map(|(id, app)| (id, Arc::new(app))).collect(),
             blocked: linked.blocked,
             unreadable: self.unreadable,
             broken_hosts,
