@@ -14,7 +14,7 @@ use super::mirror::{Key, Mirror};
 use super::quiet::caught;
 use super::record::{self, BadRecord};
 use super::stored::Stored;
-use crate::model::{Event, Kind};
+use crate::model::Event;
 
 /// Memory that sled may use for its cache, in bytes; its default is 1 GiB. Nothing is read from
 /// it after the start, so it holds only what is being changed.
@@ -119,10 +119,8 @@ impl Disk {
         let mut loaded = Loaded::default();
         for entry in self.db.scan_prefix(OBJECTS) {
             let (key, value) = entry?;
-            let Some(object) = loaded.take_object(&key, &value) else { continue };
-            match object_key(&key) {
-                Some(key) => loaded.mirror.set(key, object),
-                None => loaded.bad.push(format!("{}: no such kind", key.escape_ascii())),
+            if let Some((key, object)) = loaded.take_object(&key, &value) {
+                loaded.mirror.set(key, object);
             }
         }
         for entry in self.db.scan_prefix(EVENTS) {
@@ -181,11 +179,11 @@ impl Loaded {
         record::decode(key, value).map_err(|bad| self.note_bad(key, &bad)).ok()
     }
 
-    fn take_object(&mut self, key: &[u8], value: &[u8]) -> Option<Stored> {
+    fn take_object(&mut self, key: &[u8], value: &[u8]) -> Option<(Key, Stored)> {
         let read = record::open(key, value).and_then(|json| {
             Stored::read(json).map_err(|error| BadRecord::Content(error.to_string()))
         });
-        read.map_err(|bad| self.note_bad(key, &bad)).ok().map(|(_, object)| object)
+        read.map_err(|bad| self.note_bad(key, &bad)).ok()
     }
 
     fn note_bad(&mut self, key: &[u8], bad: &BadRecord) {
@@ -254,12 +252,6 @@ fn is_locked(error: &sled::Error) -> bool {
 
 fn sled_key((kind, name): &Key) -> Vec<u8> {
     format!("{OBJECTS}{kind}/{name}").into_bytes()
-}
-
-fn object_key(key: &[u8]) -> Option<Key> {
-    let text = std::str::from_utf8(key).ok()?.strip_prefix(OBJECTS)?;
-    let (kind, name) = text.split_once('/')?;
-    Some((kind.parse::<Kind>().ok()?, name.into()))
 }
 
 fn event_key(number: u64) -> Vec<u8> {

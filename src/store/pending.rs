@@ -106,6 +106,24 @@ mod tests {
     }
 
     #[test]
+    fn only_so_many_may_wait() {
+        let mut mirror = Mirror::default();
+        let mut pending = Pending::default();
+        let mut count = 0;
+        while !pending.is_full() {
+            count += 1;
+            // The same again takes no more room.
+            for _ in 0..2 {
+                let drafts = Drafts::new(vec![put(&count.to_string(), 1)]).unwrap();
+                pending.add(mirror.apply(drafts));
+            }
+        }
+        assert_eq!(count, MOST_WAITING);
+        assert_eq!(pending.take(&mirror).put.len(), MOST_WAITING);
+        assert!(!pending.is_full());
+    }
+
+    #[test]
     fn events_are_written_once_and_the_oldest_go() {
         let mut mirror = Mirror::default();
         let mut pending = Pending::default();
