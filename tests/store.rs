@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use plimsoll::model::{API_VERSION, Event, EventType, Kind, Metadata, Object};
-use plimsoll::store::{MOST_EVENTS, MemoryStore, Opened, SledStore, Store, StoreError};
+use plimsoll::store::{Change, MOST_EVENTS, MemoryStore, Opened, SledStore, Store, StoreError};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -75,6 +75,8 @@ fn contract(store: &dyn Store) {
     other.metadata.environment = Some("production".into());
     store.put(vec![object(Kind::App, "c", 1), object(Kind::App, "b", 1), other]).unwrap();
     assert_eq!(names(store, Kind::App), ["a", "b", "c", "web"]);
+    assert_eq!(store.names(Kind::App).unwrap(), ["a", "b", "c", "production/web"]);
+    assert!(store.names(Kind::Pin).unwrap().is_empty());
     assert!(store.get(Kind::App, "production/web").unwrap().is_some());
     assert!(store.get(Kind::App, "web").unwrap().is_none());
 
@@ -89,6 +91,20 @@ fn contract(store: &dyn Store) {
     let error = store.put(vec![object(Kind::App, "d", 1), huge]).unwrap_err();
     assert!(matches!(&error, StoreError::TooLarge { object, .. } if object == "App/huge"));
     assert!(store.get(Kind::App, "d").unwrap().is_none());
+
+    // Both at once, and of several to one object the last; nothing where nothing differs.
+    let put = |name, value| Change::Put(object(Kind::Execution, name, value));
+    let gone = |name: &str| Change::Delete(Kind::Execution, name.into());
+    let changes = vec![put("s", 1), put("t", 1), put("t", 2), put("u", 1), gone("u"), gone("v")];
+    for write in [Store::write, Store::note] {
+        assert_eq!(write(store, changes.clone()).unwrap(), 2);
+        assert_eq!(write(store, changes.clone()).unwrap(), 0);
+        assert_eq!(value(store, Kind::Execution, "t"), Some(2));
+        assert_eq!(names(store, Kind::Execution), ["s", "t"]);
+        assert_eq!(write(store, vec![gone("s"), gone("t")]).unwrap(), 2);
+        assert!(names(store, Kind::Execution).is_empty());
+    }
+    store.note(vec![put("noted", 1)]).unwrap();
 
     (0..5).for_each(|number| store.record(event(number)).unwrap());
     let last: Vec<_> = store.events(2).unwrap().into_iter().map(|event| event.message).collect();
@@ -105,10 +121,99 @@ fn both_stores_keep_the_contract() {
     assert!(notes.is_empty(), "{notes:?}");
     assert_eq!(names(&store, Kind::App), ["a", "c"]);
     assert_eq!(value(&store, Kind::Hold, "h"), Some(1));
+    assert_eq!(names(&store, Kind::Execution), ["noted"]);
     assert_eq!(store.events(100).unwrap().len(), 5);
     let before = store.get(Kind::App, "a").unwrap().unwrap().metadata.resource_version;
     store.put(vec![object(Kind::App, "a", 9)]).unwrap();
     assert!(store.get(Kind::App, "a").unwrap().unwrap().metadata.resource_version > before);
+}
+
+#[test]
+fn what_waits_is_written_when_the_store_is_closed() {
+    let state = TempDir::new().unwrap();
+    let store = open(state.path()).store;
+    // More than may wait, each changed several times; every third is gone in the end.
+    let (steps, events) = (10_000, 100);
+    for value in 1..=3 {
+        for number in 0..steps {
+            let name = format!("{number:05}");
+            let change = match value == 3 && number % 3 == 0 {
+                true => Change::Delete(Kind::Execution, name),
+                false => Change::Put(object(Kind::Execution, &name, value)),
+            };
+            store.note(vec![change]).unwrap();
+        }
+        (0..events).for_each(|number| store.record(event(value * events + number)).unwrap());
+    }
+    let before = (store.list(Kind::Execution).unwrap(), store.events(usize::MAX).unwrap());
+    assert_eq!(before.0.len(), 6_666);
+    assert!(before.0.iter().all(|step| step.spec == json!({ "value": 3 })));
+    drop(store);
+    let Opened { store, notes } = open(state.path());
+    assert!(notes.is_empty(), "{notes:?}");
+    assert_eq!((store.list(Kind::Execution).unwrap(), store.events(usize::MAX).unwrap()), before);
+}
+
+#[test]
+fn what_is_equal_is_not_written() {
+    let state = TempDir::new().unwrap();
+    let store = open(state.path()).store;
+    let objects = || {
+        let objects = (0..100).map(|number| {
+            let mut object = object(Kind::Hold, &format!("h{number}"), number);
+            object.status = json!({ "z": [1, 2.5], "a": { "text": "\u{1}ü\"" } });
+            object
+        });
+        objects.collect::<Vec<_>>()
+    };
+    assert_eq!(store.put(objects()).unwrap(), 100);
+    let files = [state.path().join("store/db"), state.path().join("journal.log")];
+    let looks = || {
+        let looks = files.iter().map(|path| path.metadata().unwrap());
+        looks.map(|file| (file.modified().unwrap(), file.len())).collect::<Vec<_>>()
+    };
+    let before = looks();
+    for _ in 0..10 {
+        assert_eq!(store.put(objects()).unwrap(), 0);
+        assert_eq!(store.note(objects().into_iter().map(Change::Put).collect()).unwrap(), 0);
+    }
+    // One that has another version than it should is that of an older look, and no change.
+    let mut old = objects().remove(7);
+    old.metadata.resource_version = 1234;
+    assert_eq!(store.put(vec![old]).unwrap(), 0);
+    assert_eq!(looks(), before);
+}
+
+#[test]
+fn writers_at_the_same_time_lose_nothing() {
+    let state = TempDir::new().unwrap();
+    let store = open(state.path()).store;
+    let (writers, each) = (8_u64, 40);
+    std::thread::scope(|scope| {
+        for writer in 0..writers {
+            let store = &store;
+            scope.spawn(move || {
+                for number in 0..each {
+                    let kind = if writer % 2 == 0 { Kind::Hold } else { Kind::App };
+                    store.put(vec![object(kind, &format!("{writer}-{number}"), number)]).unwrap();
+                    store.record(event(writer * each + number)).unwrap();
+                }
+            });
+        }
+    });
+    let all = |store: &dyn Store| {
+        [store.list(Kind::Hold).unwrap(), store.list(Kind::App).unwrap()].concat()
+    };
+    let before = all(&store);
+    let versions = before.iter().map(|object| object.metadata.resource_version);
+    let versions: std::collections::BTreeSet<_> = versions.collect();
+    assert_eq!(versions, (1..=writers * each).collect());
+    let events = store.events(usize::MAX).unwrap();
+    drop(store);
+    let Opened { store, notes } = open(state.path());
+    assert!(notes.is_empty(), "{notes:?}");
+    assert_eq!(all(&store), before);
+    assert_eq!(store.events(usize::MAX).unwrap(), events);
 }
 
 #[test]
@@ -386,7 +491,63 @@ fn what_was_acknowledged_survives_kill() {
     }
 }
 
-/// Names the folder of a small file system to the child of [`a_full_disk_degrades_and_heals`].
+/// The child: notes and records ever higher numbers, and now and then waits for the disk and says
+/// up to which.
+fn note_until_killed(state: &Path) {
+    let store = open(state).store;
+    for number in 0.. {
+        let step = object(Kind::Execution, &format!("{number:09}"), number);
+        store.note(vec![Change::Put(step)]).unwrap();
+        store.record(event(number)).unwrap();
+        if number % 50 == 0 {
+            store.put(vec![object(Kind::Hold, "counter", number)]).unwrap();
+            println!("acknowledged {number}");
+            std::io::stdout().flush().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_kill_takes_the_youngest_notes_at_most() {
+    if let Some(state) = std::env::var_os(CHILD) {
+        note_until_killed(Path::new(&state));
+    }
+    for round in 0..6 {
+        let state = TempDir::new().unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_kill_takes_the_youngest_notes_at_most", "--nocapture"])
+            .env(CHILD, state.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut child = Killed(child);
+        let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+        let mut numbers = lines.map_while(Result::ok).filter_map(|line| {
+            line.rsplit_once("acknowledged ").and_then(|(_, number)| number.parse::<u64>().ok())
+        });
+        let acknowledged = numbers.nth(1 + round * 11).expect("it notes until it is killed");
+        child.0.kill().unwrap();
+        let acknowledged = numbers.last().unwrap_or(acknowledged);
+        drop(child);
+        let Opened { store, notes } = open(state.path());
+        assert!(value(&store, Kind::Hold, "counter") >= Some(acknowledged), "{notes:?}");
+        let steps = store.list(Kind::Execution).unwrap();
+        let steps: Vec<_> = steps.iter().filter_map(|step| step.spec["value"].as_u64()).collect();
+        let events = store.events(usize::MAX).unwrap();
+        let events: Vec<u64> = events.iter().map(|event| event.message.parse().unwrap()).collect();
+        // What was changed before the acknowledged one is there, and of the rest none is there
+        // without those before it.
+        for (numbers, oldest) in [(&steps, 0), (&events, events[0])] {
+            let last = numbers.last().copied().unwrap_or(0);
+            assert!(last >= acknowledged, "{last} is before {acknowledged}: {notes:?}");
+            assert!(numbers.iter().copied().eq(oldest..=last), "round {round}: {numbers:?}");
+        }
+        let (last_step, last_event) = (steps.len() as u64, events[events.len() - 1] + 1);
+        assert!(last_step == last_event || last_step == last_event + 1);
+    }
+}
+
+/// Names the folder of a small file system to the child of a test on a full disk.
 const FULL: &str = "PLIMSOLL_TEST_STORE_FULL";
 
 /// On a file system of 4 MiB: fill it, write, free it, write again, open again.
@@ -435,16 +596,58 @@ fn fill_and_free(disk: &Path) {
     assert_eq!(store.events(10).unwrap().len(), 1);
 }
 
-/// The child has a mount namespace of its own, so that the small file system goes with it.
+/// On a file system of 4 MiB: fill it, note something, free it, and wait.
+fn fill_and_wait(disk: &Path) {
+    let state = disk.join("state");
+    let store = open(&state).store;
+    let ballast = disk.join("ballast");
+    let mut file = std::fs::File::create(&ballast).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    drop(file);
+    let mut large = object(Kind::App, "large", 0);
+    large.status = json!("x".repeat(10_000));
+    while store.put(vec![large.clone()]).is_ok() {
+        large.spec = json!(large.spec.as_u64().unwrap_or(0) + 1);
+    }
+    // Memory has what the disk refuses, and whoever notes something is told.
+    let step = Change::Put(object(Kind::Execution, "step", 1));
+    assert!(matches!(store.note(vec![step]), Err(StoreError::Io { .. })));
+    assert!(matches!(store.record(event(1)), Err(StoreError::Io { .. })));
+    assert_eq!(value(&store, Kind::Execution, "step"), Some(1));
+    assert_eq!(store.events(10).unwrap().len(), 1);
+
+    std::fs::remove_file(&ballast).unwrap();
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(40);
+    while let Err(error) = store.note(vec![]) {
+        assert!(tokio::time::Instant::now() < deadline, "it doesn't heal by itself: {error}");
+        std::thread::yield_now();
+    }
+    drop(store);
+    let Opened { store, notes } = open(&state);
+    assert!(notes.is_empty(), "{notes:?}");
+    assert_eq!(value(&store, Kind::Execution, "step"), Some(1));
+    assert_eq!(store.events(10).unwrap(), [event(1)]);
+}
+
 #[test]
 fn a_full_disk_degrades_and_heals() {
+    on_a_small_disk("a_full_disk_degrades_and_heals", fill_and_free);
+}
+
+#[test]
+fn a_disk_that_has_room_again_is_written_by_itself() {
+    on_a_small_disk("a_disk_that_has_room_again_is_written_by_itself", fill_and_wait);
+}
+
+/// The child has a mount namespace of its own, so that the small file system goes with it.
+fn on_a_small_disk(test: &str, work: fn(&Path)) {
     if let Some(disk) = std::env::var_os(FULL) {
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
             .arg(&disk)
             .status();
         assert!(mounted.unwrap().success());
-        return fill_and_free(Path::new(&disk));
+        return work(Path::new(&disk));
     }
     let can_mount = Command::new("unshare").args(["-rm", "true"]).status();
     if !can_mount.is_ok_and(|status| status.success()) {
@@ -455,7 +658,7 @@ fn a_full_disk_degrades_and_heals() {
     let status = Command::new("unshare")
         .arg("-rm")
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "a_full_disk_degrades_and_heals", "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .env(FULL, disk.path())
         .status();
     assert!(status.unwrap().success());

@@ -22,7 +22,7 @@ use crate::docker::Engine;
 use crate::model::{BalancerName, HostName, Kind, Metadata, Object, Owner, SecretName};
 use crate::plan::{Place, Plan, Step, StepId, StepOutcome, StepResult};
 use crate::proxy::Proxy;
-use crate::store::Store;
+use crate::store::{Change, Store};
 
 pub use failure::Failure;
 
@@ -99,10 +99,8 @@ impl Executor {
         };
         let begun = Instant::now();
         watcher.started(step);
-        let result = match self.note_begin(step) {
-            Ok(()) => self.perform(step, cancel, watcher).await,
-            Err(failure) => Err(failure),
-        };
+        self.note_begin(step);
+        let result = self.perform(step, cancel, watcher).await;
         self.note_end(step);
         drop(permit);
         let seconds = begun.elapsed().as_secs_f64();
@@ -148,10 +146,12 @@ impl Executor {
     }
 
     /// Notes in the store that a step with an effect begins. A note that is found when a
-    /// controller starts tells which step was in progress when the last one ended.
-    fn note_begin(&self, step: &Step) -> Result<(), Failure> {
+    /// controller starts tells which step was in progress when the last one ended. Nothing else
+    /// depends on it, so it isn't waited for: one of the last milliseconds before a kill may be
+    /// missing, or may be there though the step had ended.
+    fn note_begin(&self, step: &Step) {
         if step.action.is_wait() {
-            return Ok(());
+            return;
         }
         let object = Object {
             api_version: crate::model::API_VERSION.into(),
@@ -165,21 +165,19 @@ impl Executor {
             spec: serde_json::json!({ "summary": step.summary, "kind": step.action.kind() }),
             status: serde_json::Value::Null,
         };
-        match self.store.put(vec![object]) {
-            Ok(_) => Ok(()),
-            // A store without room must not stop the service from being repaired.
-            Err(error) => {
-                tracing::warn!(%error, "the step isn't journalled");
-                Ok(())
-            }
+        // A store without room must not stop the service from being repaired.
+        if let Err(error) = self.store.note(vec![Change::Put(object)]) {
+            tracing::debug!(%error, "the step isn't noted on the disk yet");
         }
     }
 
     fn note_end(&self, step: &Step) {
-        if !step.action.is_wait()
-            && let Err(error) = self.store.delete(Kind::Execution, step.id.0.as_str())
-        {
-            tracing::warn!(%error, "the end of the step isn't journalled");
+        if step.action.is_wait() {
+            return;
+        }
+        let gone = Change::Delete(Kind::Execution, step.id.to_string());
+        if let Err(error) = self.store.note(vec![gone]) {
+            tracing::debug!(%error, "the end of the step isn't noted on the disk yet");
         }
     }
 }

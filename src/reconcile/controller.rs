@@ -152,8 +152,9 @@ impl Controller {
             object: object.to_owned(),
             message: message.to_owned(),
         };
+        // The store says by itself, and once, that the disk fails; it writes the event later.
         if let Err(error) = self.parts.store.record(event.clone()) {
-            tracing::warn!(%error, "an event isn't written down");
+            tracing::debug!(%error, "an event isn't on the disk yet");
         }
         // Nobody may be following.
         let _ = self.events.send(event);

@@ -2,6 +2,7 @@
 //! bytes are on the disk. Any error or panic of sled ends this handle: it isn't used again.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,11 +12,17 @@ use tokio::time::Instant;
 use super::StoreError;
 use super::mirror::{Key, Mirror};
 use super::quiet::caught;
-use super::record;
-use crate::model::{Event, Kind, Object};
+use super::record::{self, BadRecord};
+use super::stored::Stored;
+use crate::model::Event;
 
-/// Memory that sled may use for its cache, in bytes; its default is 1 GiB.
-const CACHE_BYTES: u64 = 64 << 20;
+/// Memory that sled may use for its cache, in bytes; its default is 1 GiB. Nothing is read from
+/// it after the start, so it holds only what is being changed.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// sled needs about 17 times the memory of a transaction while it writes it. One that is larger
+/// than this, in bytes, is written as several.
+const LARGEST_TRANSACTION: usize = 2 << 20;
 
 /// How long a handle of our own may take to close.
 const LETS_GO_WITHIN: Duration = Duration::from_secs(5);
@@ -34,18 +41,35 @@ pub struct Disk {
 
 /// What is to be written at once.
 #[derive(Debug, Default)]
-pub struct Changes<'a> {
-    pub put: Vec<(&'a Key, &'a Object)>,
-    pub deleted: Vec<&'a Key>,
-    /// An event with its number, and the number below which events go.
-    pub event: Option<(u64, &'a Event, u64)>,
+pub struct Changes {
+    pub put: Vec<(Key, Stored)>,
+    /// With the version of each deletion.
+    pub deleted: Vec<(Key, u64)>,
+    /// With their numbers.
+    pub events: Vec<(u64, Event)>,
+    /// The numbers of events that go.
+    pub forgotten: Range<u64>,
     pub version: u64,
 }
 
-impl Changes<'_> {
+impl Changes {
+    /// All that a mirror holds, for a database that is empty.
+    pub fn all_of(mirror: &Mirror) -> Self {
+        let objects = mirror.objects();
+        Self {
+            put: objects
+                .map(|(kind, name, object)| ((kind, name.into()), object.clone()))
+                .collect(),
+            events: mirror.events_from(0).cloned().collect(),
+            version: mirror.version(),
+            ..Self::default()
+        }
+    }
+
     /// True where there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.put.is_empty() && self.deleted.is_empty() && self.event.is_none()
+        let Self { put, deleted, events, forgotten, version: _ } = self;
+        put.is_empty() && deleted.is_empty() && events.is_empty() && forgotten.is_empty()
     }
 }
 
@@ -53,6 +77,8 @@ impl Changes<'_> {
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub mirror: Mirror,
+    /// The number of the oldest event that was found.
+    pub first_event: Option<u64>,
     /// Keys of bad records, each with the reason, for people.
     pub bad: Vec<String>,
     /// The version of a record that a newer Plimsoll wrote.
@@ -93,18 +119,17 @@ impl Disk {
         let mut loaded = Loaded::default();
         for entry in self.db.scan_prefix(OBJECTS) {
             let (key, value) = entry?;
-            if let Some(object) = loaded.take::<Object>(&key, &value) {
-                match object_key(&key) {
-                    Some(key) => loaded.mirror.set(key, object),
-                    None => loaded.bad.push(format!("{}: no such kind", key.escape_ascii())),
-                }
+            if let Some((key, object)) = loaded.take_object(&key, &value) {
+                loaded.mirror.set(key, object);
             }
         }
         for entry in self.db.scan_prefix(EVENTS) {
             let (key, value) = entry?;
             let number = key.get(EVENTS.len()..).and_then(|number| number.try_into().ok());
             if let (Some(event), Some(number)) = (loaded.take::<Event>(&key, &value), number) {
-                loaded.mirror.restore_event(u64::from_be_bytes(number), event);
+                let number = u64::from_be_bytes(number);
+                loaded.first_event.get_or_insert(number);
+                loaded.mirror.restore_event(number, event);
             }
         }
         if let Some(value) = self.db.get(VERSION)?
@@ -115,65 +140,100 @@ impl Disk {
         Ok(loaded)
     }
 
-    /// Writes in one transaction. When it returns, the disk has it.
+    /// Writes, in one transaction up to [`LARGEST_TRANSACTION`]. When it returns, the disk has
+    /// it.
     ///
     /// # Errors
     /// [`StoreError::Io`], after which this handle is of no more use.
-    pub fn write(&self, changes: &Changes<'_>) -> Result<(), StoreError> {
-        let batch = batch(changes).map_err(|error| self.failed(error.to_string()))?;
-        let write = || {
-            self.db.apply_batch(batch)?;
-            self.db.flush()
-        };
-        match caught(write) {
-            Ok(Ok(_)) => self.log.sync_data().map_err(|error| self.failed(error.to_string())),
-            Ok(Err(error)) => Err(self.failed(error.to_string())),
-            Err(panic) => Err(self.failed(panic)),
-        }
-    }
-
-    /// Writes a whole mirror into this empty database.
-    ///
-    /// # Errors
-    /// As [`Disk::write`].
-    pub fn fill(&self, mirror: &Mirror) -> Result<(), StoreError> {
-        for (number, event) in mirror.numbered_events() {
-            let record = record::encode(&event_key(number), event)
-                .map_err(|error| self.failed(error.to_string()))?;
-            match caught(|| self.db.insert(event_key(number), record)) {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(self.failed(error.to_string())),
-                Err(panic) => return Err(self.failed(panic)),
+    pub fn write(&self, changes: &Changes) -> Result<(), StoreError> {
+        let write = || -> Result<(), String> {
+            let mut transaction = Transaction::default();
+            let commit = |transaction: &mut Transaction| {
+                let batch = std::mem::take(transaction).batch;
+                self.db.apply_batch(batch).map_err(|error| error.to_string())
+            };
+            for operation in operations(changes) {
+                transaction.add(operation.map_err(|error| error.to_string())?);
+                if transaction.bytes >= LARGEST_TRANSACTION {
+                    commit(&mut transaction)?;
+                }
             }
-        }
-        let version = mirror.version();
-        let put = mirror.objects().collect();
-        self.write(&Changes { put, version, ..Changes::default() })
+            commit(&mut transaction)?;
+            self.db.flush().map_err(|error| error.to_string())?;
+            self.log.sync_data().map_err(|error| error.to_string())
+        };
+        caught(write).and_then(|written| written).map_err(|cause| StoreError::Io {
+            doing: format!("write {}", self.folder.display()),
+            cause,
+        })
     }
 
     /// Bytes that the database takes on the disk.
     pub fn size(&self) -> u64 {
         caught(|| self.db.size_on_disk().unwrap_or(0)).unwrap_or(0)
     }
-
-    fn failed(&self, cause: String) -> StoreError {
-        StoreError::Io { doing: format!("write {}", self.folder.display()), cause }
-    }
 }
 
 impl Loaded {
     fn take<T: serde::de::DeserializeOwned>(&mut self, key: &[u8], value: &[u8]) -> Option<T> {
-        match record::decode(key, value) {
-            Ok(value) => Some(value),
-            Err(bad) => {
-                if let record::BadRecord::Version(version) = bad {
-                    self.newer = Some(u32::from(version));
-                }
-                self.bad.push(format!("{}: {bad}", key.escape_ascii()));
-                None
-            }
+        record::decode(key, value).map_err(|bad| self.note_bad(key, &bad)).ok()
+    }
+
+    fn take_object(&mut self, key: &[u8], value: &[u8]) -> Option<(Key, Stored)> {
+        let read = record::open(key, value).and_then(|json| {
+            Stored::read(json).map_err(|error| BadRecord::Content(error.to_string()))
+        });
+        read.map_err(|bad| self.note_bad(key, &bad)).ok()
+    }
+
+    fn note_bad(&mut self, key: &[u8], bad: &BadRecord) {
+        if let BadRecord::Version(version) = bad {
+            self.newer = Some(u32::from(*version));
+        }
+        self.bad.push(format!("{}: {bad}", key.escape_ascii()));
+    }
+}
+
+/// What sled does at once, and how large it is.
+#[derive(Default)]
+struct Transaction {
+    batch: Batch,
+    bytes: usize,
+}
+
+impl Transaction {
+    fn add(&mut self, (key, record): Operation) {
+        self.bytes += key.len() + record.as_ref().map_or(0, Vec::len);
+        match record {
+            Some(record) => self.batch.insert(key, record),
+            None => self.batch.remove(key),
         }
     }
+}
+
+/// A key, and its new record; none where it is to go.
+type Operation = (Vec<u8>, Option<Vec<u8>>);
+
+fn operations(changes: &Changes) -> impl Iterator<Item = serde_json::Result<Operation>> {
+    let Changes { put, deleted, events, forgotten, version } = changes;
+    // The version comes first: it is never behind that of an object.
+    let version = (!put.is_empty() || !deleted.is_empty()).then(|| {
+        let record = record::encode(VERSION.as_bytes(), version)?;
+        Ok((VERSION.into(), Some(record)))
+    });
+    let put = put.iter().map(|(key, object)| {
+        let key = sled_key(key);
+        let record = record::seal(&key, object.json());
+        Ok((key, Some(record)))
+    });
+    let deleted = deleted.iter().map(|(key, _)| Ok((sled_key(key), None)));
+    let events = events.iter().map(|(number, event)| {
+        let key = event_key(*number);
+        let record = record::encode(&key, event)?;
+        Ok((key, Some(record)))
+    });
+    let forgotten = forgotten.clone().map(|number| Ok((event_key(number), None)));
+    version.into_iter().chain(put).chain(deleted).chain(events).chain(forgotten)
 }
 
 fn config(folder: &Path) -> sled::Config {
@@ -190,37 +250,8 @@ fn is_locked(error: &sled::Error) -> bool {
     matches!(error, sled::Error::Io(error) if error.to_string().contains("lock"))
 }
 
-fn batch(changes: &Changes<'_>) -> serde_json::Result<Batch> {
-    let Changes { put, deleted, event, version } = changes;
-    let mut batch = Batch::default();
-    for (key, object) in put {
-        let key = sled_key(key);
-        batch.insert(key.as_bytes(), record::encode(key.as_bytes(), object)?);
-    }
-    for key in deleted {
-        batch.remove(sled_key(key).as_bytes());
-    }
-    if let Some((number, event, first_kept)) = event {
-        batch.insert(event_key(*number), record::encode(&event_key(*number), event)?);
-        // One comes, one goes.
-        if let Some(last_gone) = first_kept.checked_sub(1) {
-            batch.remove(event_key(last_gone));
-        }
-    }
-    if !put.is_empty() || !deleted.is_empty() {
-        batch.insert(VERSION, record::encode(VERSION.as_bytes(), version)?);
-    }
-    Ok(batch)
-}
-
-fn sled_key((kind, name): &Key) -> String {
-    format!("{OBJECTS}{kind}/{name}")
-}
-
-fn object_key(key: &[u8]) -> Option<Key> {
-    let text = std::str::from_utf8(key).ok()?.strip_prefix(OBJECTS)?;
-    let (kind, name) = text.split_once('/')?;
-    Some((kind.parse::<Kind>().ok()?, name.to_owned()))
+fn sled_key((kind, name): &Key) -> Vec<u8> {
+    format!("{OBJECTS}{kind}/{name}").into_bytes()
 }
 
 fn event_key(number: u64) -> Vec<u8> {

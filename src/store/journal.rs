@@ -10,10 +10,11 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use super::key_of;
 use super::mirror::Key;
-use crate::model::{Kind, Object};
+use super::stored::Stored;
+use crate::model::Kind;
 
 /// The journal is written anew, with what lives, when it is longer than this, in bytes.
 const ROTATE_AT: u64 = 1 << 20;
@@ -25,29 +26,41 @@ pub fn is_journalled(kind: Kind) -> bool {
 }
 
 /// One line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    Put(Object),
-    Delete { kind: Kind, name: String, version: u64 },
+    Put(Key, Stored),
+    /// With the version of the deletion.
+    Delete(Key, u64),
 }
 
 impl Entry {
     /// Which object it is about.
-    pub fn key(&self) -> Key {
+    pub fn key(&self) -> &Key {
         match self {
-            Self::Put(object) => (object.kind, key_of(&object.metadata)),
-            Self::Delete { kind, name, .. } => (*kind, name.clone()),
+            Self::Put(key, _) | Self::Delete(key, _) => key,
         }
     }
 
     /// The version that the store gave it.
     pub fn version(&self) -> u64 {
         match self {
-            Self::Put(object) => object.metadata.resource_version,
-            Self::Delete { version, .. } => *version,
+            Self::Put(_, object) => object.version(),
+            Self::Delete(_, version) => *version,
         }
     }
+}
+
+/// The JSON of a line.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Line<'a> {
+    #[serde(borrow)]
+    Put(&'a RawValue),
+    Delete {
+        kind: Kind,
+        name: Box<str>,
+        version: u64,
+    },
 }
 
 /// What a journal says: the last entry about each object.
@@ -98,10 +111,10 @@ impl Journal {
     ///
     /// # Errors
     /// That of the file system; the old journal is then still there.
-    pub fn rewrite<'a>(path: &Path, living: impl Iterator<Item = &'a Object>) -> io::Result<Self> {
+    pub fn rewrite<'a>(path: &Path, living: impl Iterator<Item = &'a Stored>) -> io::Result<Self> {
         let mut text = Vec::new();
         for object in living {
-            text.extend(line(&Entry::Put(object.clone()))?);
+            text.extend(put_line(object)?);
         }
         let new = path.with_extension("log.new");
         let mut file =
@@ -144,9 +157,22 @@ impl Journal {
     }
 }
 
-/// `CRC32 JSON`, the checksum in hexadecimal, over the JSON.
 fn line(entry: &Entry) -> io::Result<Vec<u8>> {
-    let json = serde_json::to_string(entry)?;
+    match entry {
+        Entry::Put(_, object) => put_line(object),
+        Entry::Delete((kind, name), version) => {
+            checked(&Line::Delete { kind: *kind, name: name.clone(), version: *version })
+        }
+    }
+}
+
+fn put_line(object: &Stored) -> io::Result<Vec<u8>> {
+    checked(&Line::Put(serde_json::from_slice(object.json())?))
+}
+
+/// `CRC32 JSON`, the checksum in hexadecimal, over the JSON.
+fn checked(line: &Line<'_>) -> io::Result<Vec<u8>> {
+    let json = serde_json::to_string(line)?;
     Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())).into_bytes())
 }
 
@@ -156,7 +182,13 @@ fn read_line(line: &[u8]) -> Option<Entry> {
     if line.get(8) != Some(&b' ') || crc32fast::hash(json) != checksum {
         return None;
     }
-    serde_json::from_slice(json).ok()
+    Some(match serde_json::from_slice(json).ok()? {
+        Line::Put(object) => {
+            let (key, object) = Stored::read(object.get().as_bytes()).ok()?;
+            Entry::Put(key, object)
+        }
+        Line::Delete { kind, name, version } => Entry::Delete((kind, name), version),
+    })
 }
 
 fn read_file(path: &Path, replay: &mut Replay) -> io::Result<bool> {
@@ -187,8 +219,8 @@ fn read_lines(path: &Path, bytes: &[u8], replay: &mut Replay) {
             continue;
         };
         let key = entry.key();
-        if replay.entries.get(&key).is_none_or(|known| known.version() <= entry.version()) {
-            replay.entries.insert(key, entry);
+        if replay.entries.get(key).is_none_or(|known| known.version() <= entry.version()) {
+            replay.entries.insert(key.clone(), entry);
         }
     }
 }

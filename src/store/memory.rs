@@ -2,8 +2,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::mirror::{Mirror, bounded};
-use super::{Store, StoreError};
+use super::mirror::{Drafts, Mirror, bounded};
+use super::stored::Stored;
+use super::{Change, Store, StoreError};
 use crate::model::{Event, Kind, Object};
 
 /// A [`Store`] in memory.
@@ -23,26 +24,24 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn get(&self, kind: Kind, name: &str) -> Result<Option<Object>, StoreError> {
-        Ok(self.mirror().get(kind, name).cloned())
+        self.mirror().get(kind, name).map(Stored::object).transpose()
     }
 
     fn list(&self, kind: Kind) -> Result<Vec<Object>, StoreError> {
-        Ok(self.mirror().list(kind).cloned().collect())
+        self.mirror().list(kind).map(|(_, stored)| stored.object()).collect()
     }
 
-    fn put(&self, objects: Vec<Object>) -> Result<usize, StoreError> {
-        let mut mirror = self.mirror();
-        let changes = mirror.changes(objects)?;
-        let count = changes.len();
-        for (key, object) in changes {
-            mirror.set(key, object);
-        }
-        Ok(count)
+    fn names(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
+        Ok(self.mirror().list(kind).map(|(name, _)| name.to_owned()).collect())
     }
 
-    fn delete(&self, kind: Kind, name: &str) -> Result<(), StoreError> {
-        self.mirror().remove(&(kind, name.to_owned()));
-        Ok(())
+    fn write(&self, changes: Vec<Change>) -> Result<usize, StoreError> {
+        let drafts = Drafts::new(changes)?;
+        Ok(self.mirror().apply(drafts).len())
+    }
+
+    fn note(&self, changes: Vec<Change>) -> Result<usize, StoreError> {
+        self.write(changes)
     }
 
     fn record(&self, event: Event) -> Result<(), StoreError> {

@@ -2,9 +2,11 @@
 //! generations are given here. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
-use super::{StoreError, key_of, record};
-use crate::model::{Event, Kind, Object};
+use super::stored::{Draft, Stored};
+use super::{Change, StoreError};
+use crate::model::{Event, Kind};
 
 /// Events that are kept.
 pub const MOST_EVENTS: usize = 10_000;
@@ -12,13 +14,13 @@ pub const MOST_EVENTS: usize = 10_000;
 /// Longest message of an event that is kept, in bytes.
 pub const LONGEST_MESSAGE: usize = 8 << 10;
 
-/// Which object: its kind, and its name as [`key_of`] gives it.
-pub type Key = (Kind, String);
+/// Which object: its kind, and its name as [`super::key_of`] gives it.
+pub type Key = (Kind, Box<str>);
 
 /// All objects and the last events.
 #[derive(Debug, Clone, Default)]
 pub struct Mirror {
-    objects: BTreeMap<Key, Object>,
+    objects: BTreeMap<Kind, BTreeMap<Box<str>, Stored>>,
     /// With their numbers, which only grow.
     events: VecDeque<(u64, Event)>,
     /// The last `resourceVersion` that was given.
@@ -26,27 +28,50 @@ pub struct Mirror {
     next_event: u64,
 }
 
+/// Changes that were looked at before the store is locked: of several to one object the last,
+/// none where it is to go.
+#[derive(Debug)]
+pub struct Drafts(BTreeMap<Key, Option<Draft>>);
+
+impl Drafts {
+    /// Encodes everything.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] where one is too large; then none is to be written.
+    pub fn new(changes: Vec<Change>) -> Result<Self, StoreError> {
+        let mut last = BTreeMap::new();
+        for change in changes {
+            let (key, draft) = match change {
+                Change::Put(object) => {
+                    let (key, draft) = Draft::new(&object)?;
+                    (key, Some(draft))
+                }
+                Change::Delete(kind, name) => ((kind, name.into_boxed_str()), None),
+            };
+            last.insert(key, draft);
+        }
+        Ok(Self(last))
+    }
+}
+
 impl Mirror {
-    pub fn get(&self, kind: Kind, name: &str) -> Option<&Object> {
-        self.objects.get(&(kind, name.to_owned()))
+    pub fn get(&self, kind: Kind, name: &str) -> Option<&Stored> {
+        self.objects.get(&kind)?.get(name)
     }
 
-    /// All of a kind, by name.
-    pub fn list(&self, kind: Kind) -> impl Iterator<Item = &Object> {
-        self.objects
-            .range((kind, String::new())..)
-            .take_while(move |((k, _), _)| *k == kind)
-            .map(|(_, object)| object)
+    /// All of a kind with their names, by name.
+    pub fn list(&self, kind: Kind) -> impl Iterator<Item = (&str, &Stored)> {
+        let objects = self.objects.get(&kind).into_iter().flatten();
+        objects.map(|(name, object)| (&**name, object))
     }
 
     /// All objects, by key.
-    pub fn objects(&self) -> impl Iterator<Item = (&Key, &Object)> {
-        self.objects.iter()
-    }
-
-    /// All events, oldest first, with their numbers.
-    pub fn numbered_events(&self) -> impl Iterator<Item = (u64, &Event)> {
-        self.events.iter().map(|(number, event)| (*number, event))
+    pub fn objects(&self) -> impl Iterator<Item = (Kind, &str, &Stored)> {
+        let of_kind = |kind: &Kind| {
+            let kind = *kind;
+            self.list(kind).map(move |(name, object)| (kind, name, object))
+        };
+        self.objects.keys().flat_map(of_kind)
     }
 
     /// The last `resourceVersion` that was given.
@@ -54,46 +79,36 @@ impl Mirror {
         self.version
     }
 
-    /// Of these, the ones that differ from what is there, with their versions set; where one
-    /// comes twice, the last counts. Nothing is changed yet.
-    ///
-    /// # Errors
-    /// [`StoreError::TooLarge`] where one is too large; then none is to be written.
-    pub fn changes(&self, objects: Vec<Object>) -> Result<Vec<(Key, Object)>, StoreError> {
-        let mut last = BTreeMap::new();
-        for object in objects {
-            last.insert((object.kind, key_of(&object.metadata)), object);
+    /// Does what differs from what is there. The keys of what differed, each with the version
+    /// that it got.
+    pub fn apply(&mut self, drafts: Drafts) -> Vec<(Key, u64)> {
+        let mut changed = Vec::new();
+        for (key, draft) in drafts.0 {
+            let version = match draft {
+                None => self.remove(key.0, &key.1),
+                Some(draft) => {
+                    let old = self.get(key.0, &key.1);
+                    draft.over(old, self.version + 1).map(|object| {
+                        let version = object.version();
+                        self.set(key.clone(), object);
+                        version
+                    })
+                }
+            };
+            changed.extend(version.map(|version| (key, version)));
         }
-        let mut version = self.version;
-        let mut changes = Vec::new();
-        for (key, mut object) in last {
-            let old = self.objects.get(&key);
-            let metadata = &mut object.metadata;
-            metadata.resource_version = old.map_or(0, |old| old.metadata.resource_version);
-            metadata.generation = old.map_or(0, |old| old.metadata.generation);
-            if old == Some(&object) {
-                continue;
-            }
-            if old.is_none_or(|old| old.spec != object.spec) {
-                object.metadata.generation += 1;
-            }
-            version += 1;
-            object.metadata.resource_version = version;
-            check_size(&key, &object)?;
-            changes.push((key, object));
-        }
-        Ok(changes)
+        changed
     }
 
     /// Sets an object as it is, with its version.
-    pub fn set(&mut self, key: Key, object: Object) {
-        self.version = self.version.max(object.metadata.resource_version);
-        self.objects.insert(key, object);
+    pub fn set(&mut self, (kind, name): Key, object: Stored) {
+        self.version = self.version.max(object.version());
+        self.objects.entry(kind).or_default().insert(name, object);
     }
 
     /// Forgets an object; the version of the deletion, or none where it isn't there.
-    pub fn remove(&mut self, key: &Key) -> Option<u64> {
-        self.objects.remove(key)?;
+    pub fn remove(&mut self, kind: Kind, name: &str) -> Option<u64> {
+        self.objects.get_mut(&kind)?.remove(name)?;
         self.version += 1;
         Some(self.version)
     }
@@ -103,11 +118,9 @@ impl Mirror {
         self.version = self.version.max(version);
     }
 
-    /// Appends an event; its number, and the numbers below which events are forgotten now.
-    pub fn record(&mut self, event: Event) -> (u64, u64) {
-        let number = self.next_event;
-        self.restore_event(number, event);
-        (number, self.events.front().map_or(0, |(first, _)| *first))
+    /// Appends an event.
+    pub fn record(&mut self, event: Event) {
+        self.restore_event(self.next_event, event);
     }
 
     /// Appends an event with the number that it has.
@@ -117,6 +130,17 @@ impl Mirror {
         while self.events.len() > MOST_EVENTS {
             self.events.pop_front();
         }
+    }
+
+    /// The numbers of the events that are kept.
+    pub fn event_numbers(&self) -> Range<u64> {
+        self.events.front().map_or(self.next_event, |(first, _)| *first)..self.next_event
+    }
+
+    /// The events from that number on, oldest first, with their numbers.
+    pub fn events_from(&self, number: u64) -> impl Iterator<Item = &(u64, Event)> {
+        let skipped = self.events.partition_point(|(known, _)| *known < number);
+        self.events.range(skipped..)
     }
 
     /// The last `limit` events, oldest first.
@@ -135,14 +159,6 @@ pub fn bounded(mut event: Event) -> Event {
         event.message.push_str(" [...]");
     }
     event
-}
-
-fn check_size(key: &Key, object: &Object) -> Result<(), StoreError> {
-    let bytes = serde_json::to_vec(object).map_or(usize::MAX, |json| json.len());
-    if bytes > record::LARGEST_OBJECT {
-        return Err(StoreError::TooLarge { object: format!("{}/{}", key.0, key.1), bytes });
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -164,10 +180,14 @@ mod tests {
     fn the_oldest_events_go() {
         let mut mirror = Mirror::default();
         for number in 0..MOST_EVENTS as u64 {
-            assert_eq!(mirror.record(event(number.to_string())), (number, 0));
+            mirror.record(event(number.to_string()));
         }
         let next = MOST_EVENTS as u64;
-        assert_eq!(mirror.record(event("new".into())), (next, 1));
+        assert_eq!(mirror.event_numbers(), 0..next);
+        mirror.record(event("new".into()));
+        assert_eq!(mirror.event_numbers(), 1..next + 1);
+        assert_eq!(mirror.events_from(next).count(), 1);
+        assert_eq!(mirror.events_from(0).count(), MOST_EVENTS);
         assert_eq!(mirror.events(usize::MAX).len(), MOST_EVENTS);
         assert_eq!(mirror.events(1)[0].message, "new");
     }

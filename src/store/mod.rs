@@ -4,12 +4,16 @@
 
 mod disk;
 mod durable;
+mod files;
 mod folder;
 mod journal;
 mod memory;
 mod mirror;
+mod pending;
 mod quiet;
 mod record;
+mod stored;
+mod writer;
 
 use crate::model::{Event, Kind, Metadata, Object};
 
@@ -46,24 +50,61 @@ pub fn key_of(metadata: &Metadata) -> String {
     }
 }
 
-/// Kube-like objects and events. Writes are durable when they return without an error. One that
-/// returns an error is remembered in memory all the same, and written with the next. Names are
-/// those of [`key_of`].
+/// One change of what the store holds. Names are those of [`key_of`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Sets `resourceVersion` and, where `spec` changed, `generation`. Is none where nothing
+    /// differs from what is there.
+    Put(Object),
+    /// Is none where there is no such object.
+    Delete(Kind, String),
+}
+
+/// Kube-like objects and events. What is changed is seen by all who read from then on.
+///
+/// What [`Store::write`] and those made of it changed is on the disk when they return without an
+/// error, with everything that was changed before. What was noted or recorded gets there some
+/// milliseconds later: these last milliseconds may be lost when the process is killed, always the
+/// youngest first, so nothing else may depend on them. When the store is dropped, nothing is.
+///
+/// A call that returns [`StoreError::Io`] has had its effect in memory all the same, and is
+/// written as soon as the disk takes it.
 pub trait Store: Send + Sync {
     fn get(&self, kind: Kind, name: &str) -> Result<Option<Object>, StoreError>;
 
-    /// All of a kind, in the order of their names.
+    /// All of a kind, in the order of their names. Decodes every one.
     fn list(&self, kind: Kind) -> Result<Vec<Object>, StoreError>;
 
-    /// Writes those that differ from what is there, in one transaction, setting
-    /// `resourceVersion` and, where `spec` changed, `generation`. Returns how many differed.
-    fn put(&self, objects: Vec<Object>) -> Result<usize, StoreError>;
+    /// The names of all of a kind, as [`key_of`] gives them, in their order.
+    fn names(&self, kind: Kind) -> Result<Vec<String>, StoreError>;
 
-    fn delete(&self, kind: Kind, name: &str) -> Result<(), StoreError>;
+    /// Makes all of these changes or, where one is [`StoreError::TooLarge`], none; of several to
+    /// one object the last. One transaction, as long as it is small. Returns how many objects
+    /// differed.
+    fn write(&self, changes: Vec<Change>) -> Result<usize, StoreError>;
 
-    /// Appends an event; the oldest go when there are too many.
+    /// As [`Store::write`], without waiting for the disk.
+    ///
+    /// # Errors
+    /// Also [`StoreError::Io`] of an earlier change, as long as the disk is behind.
+    fn note(&self, changes: Vec<Change>) -> Result<usize, StoreError>;
+
+    /// Appends an event, without waiting for the disk; the oldest go when there are too many.
+    ///
+    /// # Errors
+    /// As [`Store::note`].
     fn record(&self, event: Event) -> Result<(), StoreError>;
 
     /// The last `limit` events, oldest first.
     fn events(&self, limit: usize) -> Result<Vec<Event>, StoreError>;
+
+    /// Writes these objects.
+    fn put(&self, objects: Vec<Object>) -> Result<usize, StoreError> {
+        self.write(objects.into_iter().map(Change::Put).collect())
+    }
+
+    /// Forgets an object, if it is there.
+    fn delete(&self, kind: Kind, name: &str) -> Result<(), StoreError> {
+        self.write(vec![Change::Delete(kind, name.to_owned())]).map(drop)
+    }
 }

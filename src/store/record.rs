@@ -37,11 +37,16 @@ impl std::fmt::Display for BadRecord {
 /// # Errors
 /// serde's, where the value can't be JSON.
 pub fn encode<T: Serialize>(key: &[u8], value: &T) -> serde_json::Result<Vec<u8>> {
-    let json = serde_json::to_vec(value)?;
-    let mut record = vec![FORMAT as u8];
-    record.extend_from_slice(&checksum(key, &json).to_le_bytes());
-    record.extend_from_slice(&json);
-    Ok(record)
+    Ok(seal(key, &serde_json::to_vec(value)?))
+}
+
+/// The record of a value, under a key, that is JSON already.
+pub fn seal(key: &[u8], json: &[u8]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(json.len() + 5);
+    record.push(FORMAT as u8);
+    record.extend_from_slice(&checksum(key, json).to_le_bytes());
+    record.extend_from_slice(json);
+    record
 }
 
 /// The value of a record under a key.
@@ -49,6 +54,15 @@ pub fn encode<T: Serialize>(key: &[u8], value: &T) -> serde_json::Result<Vec<u8>
 /// # Errors
 /// [`BadRecord`].
 pub fn decode<T: DeserializeOwned>(key: &[u8], record: &[u8]) -> Result<T, BadRecord> {
+    serde_json::from_slice(open(key, record)?)
+        .map_err(|error| BadRecord::Content(error.to_string()))
+}
+
+/// The JSON of a record under a key.
+///
+/// # Errors
+/// [`BadRecord`].
+pub fn open<'a>(key: &[u8], record: &'a [u8]) -> Result<&'a [u8], BadRecord> {
     let (&[version, a, b, c, d], json) = record.split_first_chunk().ok_or(BadRecord::Short)?;
     if u32::from(version) > FORMAT {
         return Err(BadRecord::Version(version));
@@ -56,7 +70,7 @@ pub fn decode<T: DeserializeOwned>(key: &[u8], record: &[u8]) -> Result<T, BadRe
     if checksum(key, json) != u32::from_le_bytes([a, b, c, d]) {
         return Err(BadRecord::Checksum);
     }
-    serde_json::from_slice(json).map_err(|error| BadRecord::Content(error.to_string()))
+    Ok(json)
 }
 
 /// With the key in it, so that a record that stands under another's key is found.
