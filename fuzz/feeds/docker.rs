@@ -99,7 +99,7 @@ async fn ask_everything(engine: &DockerEngine) {
     let _ = engine.remove(&owner, &id).await;
     let _ = engine.resolve(&"web:1".parse().expect("an image")).await;
     if let Ok(events) = engine.events(&owner).await {
-        events.take(100).for_each(async |()| {}).await;
+        events.take(100).for_each(async |_| {}).await;
     }
     if let Ok(lines) = engine.logs(&owner, &id, Some(10), false).await {
         lines.take(1000).for_each(async |_| {}).await;

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub struct EngineOptions {
     /// Where ssh's sockets get their private folder. Short: a socket's path has 107 bytes.
     pub folder: PathBuf,
     pub deadlines: Deadlines,
+    /// Counts the requests that are sent.
+    pub calls: Arc<AtomicU64>,
 }
 
 impl Default for EngineOptions {
@@ -37,6 +40,7 @@ impl Default for EngineOptions {
             known_hosts: None,
             folder: std::env::temp_dir(),
             deadlines: Deadlines::default(),
+            calls: Arc::default(),
         }
     }
 }
@@ -88,9 +92,10 @@ pub struct DockerEngine {
 impl DockerEngine {
     /// The engine of that host. Opens nothing yet, so it neither waits nor fails.
     pub fn connect(host: &Host, options: EngineOptions) -> Self {
-        let EngineOptions { known_hosts, folder, .. } = &options;
+        let EngineOptions { known_hosts, folder, calls, .. } = &options;
+        let known_hosts = known_hosts.as_deref();
         Self {
-            transport: Arc::new(Transport::new(&host.engine, known_hosts.as_deref(), folder)),
+            transport: Arc::new(Transport::new(&host.engine, known_hosts, folder, calls.clone())),
             address: address_text(&host.engine),
             options,
             foreign_ports: Mutex::default(),
@@ -160,6 +165,10 @@ impl Engines for DockerEngines {
                 engine
             }
         }
+    }
+
+    fn calls(&self) -> u64 {
+        self.options.calls.load(Ordering::Relaxed)
     }
 }
 

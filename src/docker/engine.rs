@@ -7,7 +7,7 @@ use futures_util::stream::BoxStream;
 use secrecy::SecretString;
 
 use super::error::within;
-use super::{DockerEngine, Engine, EngineError, ImageInfo, LogLine};
+use super::{DockerEngine, Engine, EngineError, ImageInfo, LogLine, Stir};
 use crate::model::{
     Container, ContainerId, HostState, ImageRef, NewContainer, Owner, Pin, SecretName, Sha256, Span,
 };
@@ -60,7 +60,7 @@ impl Engine for DockerEngine {
         self.remove_container(owner, id).await
     }
 
-    async fn events(&self, owner: &Owner) -> Result<BoxStream<'static, ()>, EngineError> {
+    async fn events(&self, owner: &Owner) -> Result<BoxStream<'static, Stir>, EngineError> {
         self.wakes(owner).await
     }
 

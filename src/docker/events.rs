@@ -1,5 +1,5 @@
-//! Something happened on an engine. Events only wake: the engine drops them under load, and
-//! what is in them isn't read. Many at once are one wake.
+//! Something happened on an engine. Events only wake: the engine drops them under load, and of
+//! what is in them only the container's id is read, to know which one to ask for.
 
 use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptionsBuilder;
@@ -8,8 +8,11 @@ use futures_util::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{DockerEngine, Engine, EngineError};
-use crate::model::{Owner, label};
+use super::{DockerEngine, Engine, EngineError, Stir};
+use crate::model::{ContainerId, Owner, label};
+
+/// Events that wait for a slow reader. One that finds so many asks for all there is anyway.
+const BACKLOG: usize = 64;
 
 impl DockerEngine {
     /// An item for each time that containers of that installation's name may have changed;
@@ -17,7 +20,10 @@ impl DockerEngine {
     ///
     /// # Errors
     /// The engine doesn't answer.
-    pub(super) async fn wakes(&self, owner: &Owner) -> Result<BoxStream<'static, ()>, EngineError> {
+    pub(super) async fn wakes(
+        &self,
+        owner: &Owner,
+    ) -> Result<BoxStream<'static, Stir>, EngineError> {
         // The stream itself can't tell an engine that is silent from one that isn't there.
         self.version().await?;
         let filters = [
@@ -28,15 +34,18 @@ impl DockerEngine {
         let docker = self.docker().map_err(|failure| self.error("listen to events", failure))?;
         let docker = docker.with_timeout(self.deadlines().look);
         let mut events = docker.events(Some(options)).boxed();
-        // One place: a wake that nobody has taken yet stands for those that follow.
-        let (sender, receiver) = mpsc::channel(1);
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let mut missed = false;
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     biased;
                     () = sender.closed() => return,
                     event = events.next() => match event {
-                        Some(Ok(event)) if concerns(&event) => drop(sender.try_send(())),
+                        Some(Ok(event)) if concerns(&event) => {
+                            let stir = if missed { Stir::More } else { stir(event) };
+                            missed = sender.try_send(stir).is_err();
+                        }
                         Some(Ok(_)) => {}
                         Some(Err(_)) | None => return,
                     }
@@ -45,6 +54,11 @@ impl DockerEngine {
         });
         Ok(ReceiverStream::new(receiver).boxed())
     }
+}
+
+fn stir(event: EventMessage) -> Stir {
+    let id = event.actor.and_then(|actor| actor.id).filter(|id| !id.is_empty());
+    id.map_or(Stir::More, |id| Stir::Container(ContainerId(id)))
 }
 
 /// False for what health checks do inside a container: three events each time, and none of

@@ -70,6 +70,15 @@ pub struct ImageInfo {
     pub repository_digests: Vec<String>,
 }
 
+/// Something happened on an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stir {
+    /// To this container.
+    Container(ContainerId),
+    /// More than was told.
+    More,
+}
+
 /// A line of a container's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
@@ -116,9 +125,9 @@ pub trait Engine: Send + Sync {
     /// Removes it with its anonymous volumes; named volumes stay. Done at once where it is gone.
     async fn remove(&self, owner: &Owner, id: &ContainerId) -> Result<(), EngineError>;
 
-    /// One item for each event that may concern us; the facts in them are not used. Ends when
-    /// the engine goes away.
-    async fn events(&self, owner: &Owner) -> Result<BoxStream<'static, ()>, EngineError>;
+    /// One item for each event that may concern us: the container that it is of, which is all
+    /// that is used of it. Ends when the engine goes away.
+    async fn events(&self, owner: &Owner) -> Result<BoxStream<'static, Stir>, EngineError>;
 
     /// Its output, from the last `tail` lines on; goes on where `follow` says so.
     async fn logs(
@@ -138,4 +147,7 @@ pub trait Engines: Send + Sync {
     /// The engine at the host's address. Never waits, and never fails: a host that can't be
     /// reached says so in each call.
     fn engine(&self, host: &Host) -> Arc<dyn Engine>;
+
+    /// How many requests were sent to engines since the start.
+    fn calls(&self) -> u64;
 }

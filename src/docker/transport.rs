@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,12 +46,19 @@ pub(super) struct Transport {
     way: Way,
     /// The version that the engine is spoken to in, once it was asked.
     version: Mutex<Option<ApiVersion>>,
+    /// Counts the requests.
+    calls: Arc<AtomicU64>,
 }
 
 impl Transport {
     /// `known_hosts` and `folder` serve ssh: the file of host keys, ssh's own where there is
     /// none, and where to make the private folder of its sockets.
-    pub(super) fn new(address: &EngineAddress, known_hosts: Option<&Path>, folder: &Path) -> Self {
+    pub(super) fn new(
+        address: &EngineAddress,
+        known_hosts: Option<&Path>,
+        folder: &Path,
+        calls: Arc<AtomicU64>,
+    ) -> Self {
         let way = match address {
             EngineAddress::Unix { path } => Way::Unix(path.into()),
             EngineAddress::Tcp { host, port, tls } => {
@@ -66,7 +74,7 @@ impl Transport {
                 )))
             }
         };
-        Self { way, version: Mutex::new(None) }
+        Self { way, version: Mutex::new(None), calls }
     }
 
     /// Sends a request of bollard's, in the version of the API that suits the engine.
@@ -116,6 +124,7 @@ impl Transport {
         mut request: BollardRequest,
     ) -> Result<Response<hyper::body::Incoming>, Error> {
         request.headers_mut().insert(HOST, HeaderValue::from_static("docker"));
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let stream = self.dial().await.map_err(|err| Error::IOError { err })?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;

@@ -7,13 +7,13 @@ mod failure;
 mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use secrecy::SecretString;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -30,17 +30,49 @@ pub use failure::Failure;
 /// parallel take 0.63 s where one takes 0.24 s (Docker 20.10 on two cores): more wins nothing.
 const ENGINE_CALLS_PER_HOST: usize = 4;
 
+/// Engine calls that change something, at one time on all hosts together: each has a connection
+/// of its own, and the process has 1,024 descriptors where nobody raised that.
+const ENGINE_CALLS: usize = 256;
+
 /// How many different causes of one step's tries are told.
 const CAUSES_TOLD: usize = 5;
 
 /// What steps are executed with.
 pub struct Executor {
     pub owner: Owner,
-    pub engines: BTreeMap<HostName, Arc<dyn Engine>>,
-    pub proxies: BTreeMap<BalancerName, Arc<dyn Proxy>>,
+    pub engines: Arc<BTreeMap<HostName, Arc<dyn Engine>>>,
+    pub proxies: Arc<BTreeMap<BalancerName, Arc<dyn Proxy>>>,
+    /// Shared by all that is executed at the same time.
+    pub limits: Arc<Limits>,
     pub secrets: BTreeMap<SecretName, SecretString>,
     pub store: Arc<dyn Store>,
     pub randomness: Arc<dyn Randomness>,
+}
+
+/// How many engine calls that change something are made at one time.
+pub struct Limits {
+    all: Semaphore,
+    hosts: Mutex<BTreeMap<HostName, Arc<Semaphore>>>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { all: Semaphore::new(ENGINE_CALLS), hosts: Mutex::default() }
+    }
+}
+
+impl Limits {
+    /// Waits for its turn at a host. A host that is slow keeps the others waiting with no more
+    /// than its own few calls.
+    async fn enter(&self, host: &HostName) -> Option<(OwnedSemaphorePermit, SemaphorePermit<'_>)> {
+        let of_host = {
+            let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+            let limit = hosts.entry(host.clone());
+            limit.or_insert_with(|| Arc::new(Semaphore::new(ENGINE_CALLS_PER_HOST))).clone()
+        };
+        let of_host = of_host.acquire_owned().await.ok()?;
+        Some((of_host, self.all.acquire().await.ok()?))
+    }
 }
 
 /// Somebody who is told how it goes.
@@ -63,13 +95,12 @@ impl Executor {
         cancel: &CancellationToken,
         watcher: &dyn Watcher,
     ) -> Vec<StepOutcome> {
-        let limits = self.limits();
         let mut board = Board::new(plan);
         let mut running = FuturesUnordered::new();
         loop {
             if !cancel.is_cancelled() {
                 for step in board.take_ready() {
-                    running.push(self.run(step, cancel, &limits, watcher));
+                    running.push(self.run(step, cancel, watcher));
                 }
             }
             let Some((step, outcome)) = running.next().await else { break };
@@ -78,23 +109,15 @@ impl Executor {
         board.outcomes()
     }
 
-    fn limits(&self) -> BTreeMap<&HostName, Semaphore> {
-        self.engines.keys().map(|host| (host, Semaphore::new(ENGINE_CALLS_PER_HOST))).collect()
-    }
-
     /// One step from start to outcome, with the journal around it.
     async fn run<'p>(
         &self,
         step: &'p Step,
         cancel: &CancellationToken,
-        limits: &BTreeMap<&HostName, Semaphore>,
         watcher: &dyn Watcher,
     ) -> (&'p Step, StepOutcome) {
         let permit = match &step.place {
-            Place::Host(host) if !step.action.is_wait() => match limits.get(host) {
-                Some(limit) => limit.acquire().await.ok(),
-                None => None,
-            },
+            Place::Host(host) if !step.action.is_wait() => self.limits.enter(host).await,
             _ => None,
         };
         let begun = Instant::now();

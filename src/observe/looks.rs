@@ -8,70 +8,108 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::model::View;
 
 /// One kind of thing that is looked at, by name.
 pub(super) struct Looks<K, T> {
-    /// Calls that a look gave up waiting for.
-    late: Mutex<BTreeMap<K, JoinHandle<Result<T, String>>>>,
+    /// Calls on their way that nobody waits for now.
+    asked: Mutex<BTreeMap<K, Asked<T>>>,
     woken: Arc<Notify>,
+}
+
+/// A call on its way.
+struct Asked<T> {
+    task: JoinHandle<Result<T, String>>,
+    since: Instant,
+    /// It was given up: what it says is thrown away.
+    late: bool,
+    /// Nobody waits for it, so that its end is a reason to look.
+    left: Arc<AtomicBool>,
+}
+
+/// What a look came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer<T> {
+    View(View<T>),
+    /// It is being asked, and may still answer in time.
+    Pending,
 }
 
 impl<K: Ord + Clone, T: Send + 'static> Looks<K, T> {
     pub fn new(woken: Arc<Notify>) -> Self {
-        Self { late: Mutex::default(), woken }
+        Self { asked: Mutex::default(), woken }
     }
 
-    /// Waits for `call`, at most `patience`; not at all while an earlier one is on its way.
+    /// Waits for `call`, at most `wait`; not at all where an earlier one was given up, which is
+    /// after `patience`. One that is pending is waited for again by the next look.
     pub async fn look(
         &self,
         name: &K,
+        wait: Duration,
         patience: Duration,
         call: impl Future<Output = Result<T, String>> + Send + 'static,
-    ) -> (K, View<T>) {
-        let unseen =
-            || View::Unseen { reason: format!("no answer within {} s", patience.as_secs()) };
-        if self.is_late(name) {
-            return (name.clone(), unseen());
+    ) -> Answer<T> {
+        let given_up = || {
+            let reason = format!("no answer within {} s", patience.as_secs());
+            Answer::View(View::Unseen { reason })
+        };
+        let mut asked = match self.earlier(name) {
+            Some(asked) if asked.late => {
+                self.asked().insert(name.clone(), asked);
+                return given_up();
+            }
+            Some(asked) => asked,
+            None => self.ask(call),
+        };
+        asked.left.store(false, Ordering::SeqCst);
+        let end = (Instant::now() + wait).min(asked.since + patience);
+        if let Ok(answer) = tokio::time::timeout_at(end, &mut asked.task).await {
+            return Answer::View(match answer {
+                Ok(Ok(state)) => View::Seen(state),
+                Ok(Err(reason)) => View::Unseen { reason },
+                Err(broken) => View::Unseen { reason: format!("the look at it failed: {broken}") },
+            });
         }
-        let abandoned = Arc::new(AtomicBool::new(false));
-        let mut task = tokio::spawn({
-            let (abandoned, woken) = (abandoned.clone(), self.woken.clone());
+        asked.left.store(true, Ordering::SeqCst);
+        if asked.task.is_finished() {
+            self.woken.notify_one();
+        }
+        asked.late = Instant::now() >= asked.since + patience;
+        let late = asked.late;
+        self.asked().entry(name.clone()).or_insert(asked);
+        if late { given_up() } else { Answer::Pending }
+    }
+
+    /// True while a call is on its way that nobody waits for.
+    pub fn is_pending(&self, name: &K) -> bool {
+        self.asked().contains_key(name)
+    }
+
+    fn ask(&self, call: impl Future<Output = Result<T, String>> + Send + 'static) -> Asked<T> {
+        let left = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn({
+            let (left, woken) = (left.clone(), self.woken.clone());
             async move {
                 let answer = call.await;
-                if abandoned.load(Ordering::SeqCst) {
+                if left.load(Ordering::SeqCst) {
                     woken.notify_one();
                 }
                 answer
             }
         });
-        let view = match tokio::time::timeout(patience, &mut task).await {
-            Ok(Ok(Ok(state))) => View::Seen(state),
-            Ok(Ok(Err(reason))) => View::Unseen { reason },
-            Ok(Err(broken)) => View::Unseen { reason: format!("the look at it failed: {broken}") },
-            Err(_) => {
-                abandoned.store(true, Ordering::SeqCst);
-                self.late().entry(name.clone()).or_insert(task);
-                unseen()
-            }
-        };
-        (name.clone(), view)
+        Asked { task, since: Instant::now(), late: false, left }
     }
 
-    /// True while a call that was given up waiting for is on its way. One that has ended shows
-    /// that the thing answers again.
-    fn is_late(&self, name: &K) -> bool {
-        let mut late = self.late();
-        let on_its_way = late.get(name).is_some_and(|task| !task.is_finished());
-        if !on_its_way {
-            late.remove(name);
-        }
-        on_its_way
+    /// The call that is on its way. One that was given up and has ended shows that the thing
+    /// answers again; its answer may be older than what was done since, and is thrown away.
+    fn earlier(&self, name: &K) -> Option<Asked<T>> {
+        self.asked().remove(name).filter(|asked| !asked.late || !asked.task.is_finished())
     }
 
-    fn late(&self) -> std::sync::MutexGuard<'_, BTreeMap<K, JoinHandle<Result<T, String>>>> {
-        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    fn asked(&self) -> std::sync::MutexGuard<'_, BTreeMap<K, Asked<T>>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -81,33 +119,67 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
+    fn seen<T>(answer: &Answer<T>) -> Option<&T> {
+        match answer {
+            Answer::View(view) => view.seen(),
+            Answer::Pending => None,
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_hangs_is_waited_for_once_and_wakes_when_it_answers() {
         let woken = Arc::new(Notify::new());
         let looks: Looks<&str, u8> = Looks::new(woken.clone());
         let (answer, answered) = tokio::sync::oneshot::channel();
         let hangs = async { answered.await.map_err(|_| String::from("it went away")) };
-        let begin = tokio::time::Instant::now();
-        assert!(looks.look(&"alpha", PATIENCE, hangs).await.1.seen().is_none());
+        let begin = Instant::now();
+        assert!(seen(&looks.look(&"alpha", PATIENCE, PATIENCE, hangs).await).is_none());
         assert_eq!(begin.elapsed(), PATIENCE);
 
         // While that call is on its way there is neither a wait nor a second call.
         let never = async { panic!("a second call") };
-        assert!(looks.look(&"alpha", PATIENCE, never).await.1.seen().is_none());
+        assert!(seen(&looks.look(&"alpha", PATIENCE, PATIENCE, never).await).is_none());
         assert_eq!(begin.elapsed(), PATIENCE);
 
         answer.send(1).unwrap();
         woken.notified().await;
         // The late answer is thrown away, and a new call made.
         tokio::task::yield_now().await;
-        let view = looks.look(&"alpha", PATIENCE, async { Ok(2) }).await.1;
-        assert_eq!(view.seen(), Some(&2));
+        let answer = looks.look(&"alpha", PATIENCE, PATIENCE, async { Ok(2) }).await;
+        assert_eq!(seen(&answer), Some(&2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_wait_leaves_it_pending_until_patience_ends() {
+        let woken = Arc::new(Notify::new());
+        let looks: Looks<&str, u8> = Looks::new(woken.clone());
+        let wait = Duration::from_secs(1);
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let slow = async { answered.await.map_err(|_| String::from("it went away")) };
+        assert_eq!(looks.look(&"alpha", wait, PATIENCE, slow).await, Answer::Pending);
+        answer.send(1).unwrap();
+        woken.notified().await;
+        let never = async { panic!("a second call") };
+        let answer = looks.look(&"alpha", wait, PATIENCE, never).await;
+        assert_eq!(seen(&answer), Some(&1));
+
+        let hangs = async { std::future::pending().await };
+        assert_eq!(looks.look(&"alpha", wait, PATIENCE, hangs).await, Answer::Pending);
+        for _ in 0..3 {
+            let never = async { panic!("a second call") };
+            assert_eq!(looks.look(&"alpha", wait, PATIENCE, never).await, Answer::Pending);
+        }
+        let never = async { panic!("a second call") };
+        let reason = "no answer within 5 s".into();
+        let given_up = Answer::View(View::Unseen { reason });
+        assert_eq!(looks.look(&"alpha", wait, PATIENCE, never).await, given_up);
     }
 
     #[tokio::test]
     async fn an_error_is_the_reason() {
         let looks: Looks<&str, u8> = Looks::new(Arc::default());
-        let (_, view) = looks.look(&"alpha", PATIENCE, async { Err("refused".into()) }).await;
-        assert_eq!(view, View::Unseen { reason: "refused".into() });
+        let call = async { Err("refused".into()) };
+        let answer = looks.look(&"alpha", PATIENCE, PATIENCE, call).await;
+        assert_eq!(answer, Answer::View(View::Unseen { reason: "refused".into() }));
     }
 }

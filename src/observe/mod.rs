@@ -3,38 +3,62 @@
 //! background, no second one is made beside it, and when it ends the loop is woken. What such a
 //! late call says is thrown away: it may be older than what was done since.
 //!
-//! A host whose events are heard isn't asked again before one comes, or `FRESH` has passed:
-//! the list is the truth, the events only say when to read it. Nothing is decided here.
+//! A host whose events are heard isn't asked again before one comes, or `FRESH` has passed, and
+//! then only for the container that the event is of: what the engine answers is the truth, the
+//! events only say when to ask. Nothing is decided here.
+//!
+//! What is the same as in the look before is shared with it, so that the next one who compares
+//! two looks sees at once what changed.
 
 mod looks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
+use imbl::OrdMap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::docker::Engine;
-use crate::model::{BalancerName, BalancerState, HostName, HostState, Observed, Owner, View};
+use crate::model::{
+    BalancerName, BalancerState, HostName, HostState, Observed, Owner, ProxyFile, ProxyProcess,
+    View,
+};
 use crate::proxy::Proxy;
 
-use looks::Looks;
+use looks::{Answer, Looks};
 
 /// How long one look waits for a host or balancer that answered the last time. A list of a few
 /// hundred containers takes an engine some tens of milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a look of the loop waits for a host until it goes on without it. The host still has
+/// [`PATIENCE`] to answer; what is on it is left alone meanwhile.
+const HASTE: Duration = Duration::from_millis(500);
+
 /// How long a list is good where no event says otherwise. Engines drop events under load: this
 /// is what heals that.
 const FRESH: Duration = Duration::from_secs(30);
 
+/// Above this number of containers that something happened to, a list is quicker.
+const MOST_INSPECTED: usize = 4;
+
 /// Where to look, and whose containers to see.
 pub struct Observer {
     pub owner: Owner,
-    pub engines: BTreeMap<HostName, Arc<dyn Engine>>,
-    pub proxies: BTreeMap<BalancerName, Arc<dyn Proxy>>,
+    pub engines: Arc<BTreeMap<HostName, Arc<dyn Engine>>>,
+    pub proxies: Arc<BTreeMap<BalancerName, Arc<dyn Proxy>>>,
+}
+
+/// One look.
+#[derive(Debug, Clone)]
+pub struct Look {
+    pub observed: Observed,
+    /// Hosts that haven't answered yet and may still. They are in the snapshot as they were seen
+    /// last: nothing may be done there now.
+    pub slow: BTreeSet<HostName>,
 }
 
 /// Looks, and remembers which calls are still on their way.
@@ -42,6 +66,9 @@ pub struct Sight {
     hosts: Looks<HostName, HostState>,
     balancers: Looks<BalancerName, BalancerState>,
     kept: Mutex<BTreeMap<HostName, Kept>>,
+    /// The look before.
+    last: Mutex<Observed>,
+    woken: Arc<Notify>,
 }
 
 /// What is known of a host between two lists.
@@ -49,17 +76,25 @@ pub struct Sight {
 struct Kept {
     /// Its events are heard.
     heard: bool,
-    /// Counts the reasons to look again.
-    stirs: u64,
-    /// The last list, when it was asked for, and the reasons counted by then.
-    list: Option<(Arc<HostState>, Instant, u64)>,
+    stirred: Stirred,
+    /// What it had, and when it was listed.
+    listed: Option<(Arc<HostState>, Instant)>,
+}
+
+/// What happened at a host since it was asked.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Stirred {
+    /// It isn't known to what.
+    all: bool,
+    /// Containers, by id or name.
+    containers: BTreeSet<String>,
 }
 
 impl Sight {
     /// `woken` is told when something that didn't answer in time did so later.
     pub fn new(woken: Arc<Notify>) -> Self {
-        let (hosts, balancers) = (Looks::new(woken.clone()), Looks::new(woken));
-        Self { hosts, balancers, kept: Mutex::default() }
+        let (hosts, balancers) = (Looks::new(woken.clone()), Looks::new(woken.clone()));
+        Self { hosts, balancers, kept: Mutex::default(), last: Mutex::default(), woken }
     }
 
     /// Says whether a host's events are heard from now on.
@@ -67,62 +102,205 @@ impl Sight {
         let mut kept = self.kept();
         let kept = kept.entry(host.clone()).or_default();
         kept.heard = heard;
-        kept.stirs += 1;
+        kept.stirred.all = true;
     }
 
-    /// Something happened at a host, or was done there: its last list is old.
-    pub fn stir(&self, host: &HostName) {
-        self.kept().entry(host.clone()).or_default().stirs += 1;
+    /// Something happened at a host, or was done there: to a container, or nobody knows to what.
+    pub fn stir(&self, host: &HostName, container: Option<&str>) {
+        let mut kept = self.kept();
+        let stirred = &mut kept.entry(host.clone()).or_default().stirred;
+        match container {
+            Some(container) if stirred.containers.len() <= MOST_INSPECTED => {
+                stirred.containers.insert(container.to_owned());
+            }
+            _ => stirred.all = true,
+        }
     }
 
-    /// Looks at everything at once. `lazy`: a list that is good is taken again.
-    pub async fn look(&self, observer: &Observer, lazy: bool) -> Observed {
-        let hosts = join_all(
-            observer.engines.iter().map(|(name, engine)| self.host(observer, name, engine, lazy)),
-        );
-        let balancers = join_all(observer.proxies.iter().map(|(name, proxy)| {
+    /// Looks at everything at once. `lazy`: what is known to be good isn't asked for again, and
+    /// nobody waits for a host that is slow.
+    pub async fn look(&self, observer: &Observer, lazy: bool) -> Look {
+        let asked = self.to_ask(observer, lazy);
+        let hosts = join_all(asked.into_iter().map(|host| self.ask(observer, host, lazy)));
+        let balancers = join_all(observer.proxies.iter().map(|(name, proxy)| async move {
             let proxy = proxy.clone();
-            self.balancers.look(name, PATIENCE, async move {
-                proxy.observe().await.map_err(|error| error.to_string())
-            })
+            let call = async move { proxy.observe().await.map_err(|error| error.to_string()) };
+            (name, self.balancers.look(name, PATIENCE, PATIENCE, call).await)
         }));
         let (hosts, balancers) = join(hosts, balancers).await;
-        let balancers = balancers.into_iter().map(|(name, view)| (name, view.map(Arc::new)));
-        Observed { hosts: hosts.into_iter().collect(), balancers: balancers.collect() }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let slow = self.take_hosts(&mut last.hosts, observer, hosts);
+        let old = std::mem::take(&mut last.balancers);
+        for (name, answer) in balancers {
+            if let Answer::View(view) = answer {
+                last.balancers.insert(name.clone(), share(old.get(name), view));
+            }
+        }
+        Look { observed: last.clone(), slow }
     }
 
-    async fn host(
+    /// The hosts that have to be asked, and for what.
+    fn to_ask(&self, observer: &Observer, lazy: bool) -> Vec<Question> {
+        let mut kept = self.kept();
+        let mut questions = Vec::new();
+        for (name, engine) in observer.engines.iter() {
+            let pending = self.hosts.is_pending(name);
+            let kept = match kept.get_mut(name) {
+                Some(kept) => kept,
+                None => kept.entry(name.clone()).or_default(),
+            };
+            let base = kept.good().filter(|_| lazy && !pending);
+            if base.is_some() && kept.stirred == Stirred::default() {
+                continue;
+            }
+            // What happens from now on is a reason to ask again.
+            let stirred =
+                if pending { Stirred::default() } else { std::mem::take(&mut kept.stirred) };
+            let one_by_one = !stirred.all && stirred.containers.len() <= MOST_INSPECTED;
+            questions.push(Question {
+                host: name.clone(),
+                engine: engine.clone(),
+                of: base.filter(|_| one_by_one).map(|base| (base, stirred.containers)),
+            });
+        }
+        questions
+    }
+
+    async fn ask(&self, observer: &Observer, question: Question, lazy: bool) -> Told {
+        let Question { host, engine, of } = question;
+        let (asked, owner) = (Instant::now(), observer.owner.clone());
+        let listed = of.as_ref().and_then(|_| self.kept().get(&host)?.listed.as_ref().map(|l| l.1));
+        let call = async move {
+            let state = match of {
+                Some((base, containers)) => patched(&*engine, &owner, &base, containers).await,
+                None => engine.observe(&owner).await,
+            };
+            state.map_err(|error| error.to_string())
+        };
+        let wait = if lazy { HASTE } else { PATIENCE };
+        let answer = self.hosts.look(&host, wait, PATIENCE, call).await;
+        Told { host, answer, listed: listed.unwrap_or(asked) }
+    }
+
+    /// Brings the answers into the views of the look before. Returns those that are slow.
+    fn take_hosts(
         &self,
+        views: &mut OrdMap<HostName, View<Arc<HostState>>>,
         observer: &Observer,
-        name: &HostName,
-        engine: &Arc<dyn Engine>,
-        lazy: bool,
-    ) -> (HostName, View<Arc<HostState>>) {
-        if let Some(good) = self.good(name).filter(|_| lazy) {
-            return (name.clone(), View::Seen(good));
+        told: Vec<Told>,
+    ) -> BTreeSet<HostName> {
+        let mut slow = BTreeSet::new();
+        let mut kept = self.kept();
+        for Told { host, answer, listed } in told {
+            let Some(kept) = kept.get_mut(&host) else { continue };
+            let view = match answer {
+                Answer::View(view) => view.map(Arc::new),
+                Answer::Pending => {
+                    slow.insert(host.clone());
+                    let reason = "it is being asked".to_owned();
+                    views.entry(host).or_insert(View::Unseen { reason });
+                    continue;
+                }
+            };
+            let known = views.get(&host).filter(|known| **known == view);
+            let view = match known {
+                Some(known) => known.clone(),
+                None => {
+                    views.insert(host, view.clone());
+                    view
+                }
+            };
+            kept.listed = view.seen().map(|state| (state.clone(), listed));
+            if kept.stirred != Stirred::default() {
+                self.woken.notify_one();
+            }
         }
-        let stirs = self.kept().entry(name.clone()).or_default().stirs;
-        let asked = Instant::now();
-        let (engine, owner) = (engine.clone(), observer.owner.clone());
-        let call = async move { engine.observe(&owner).await.map_err(|error| error.to_string()) };
-        let (name, view) = self.hosts.look(name, PATIENCE, call).await;
-        let view = view.map(Arc::new);
-        if let Some(kept) = self.kept().get_mut(&name) {
-            kept.list = view.seen().map(|state| (state.clone(), asked, stirs));
+        if views.len() > observer.engines.len() {
+            let gone = views.keys().filter(|name| !observer.engines.contains_key(*name));
+            for name in gone.cloned().collect::<Vec<_>>() {
+                views.remove(&name);
+                kept.remove(&name);
+            }
         }
-        (name, view)
-    }
-
-    /// The last list of a host, where nothing speaks against it.
-    fn good(&self, name: &HostName) -> Option<Arc<HostState>> {
-        let kept = self.kept();
-        let kept = kept.get(name)?;
-        let (state, asked, stirs) = kept.list.as_ref()?;
-        let good = kept.heard && kept.stirs == *stirs && asked.elapsed() < FRESH;
-        good.then(|| state.clone())
+        slow
     }
 
     fn kept(&self) -> MutexGuard<'_, BTreeMap<HostName, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Kept {
+    /// The last list of the host, where it can be relied on but for what stirred.
+    fn good(&self) -> Option<Arc<HostState>> {
+        let (state, listed) = self.listed.as_ref()?;
+        (self.heard && listed.elapsed() < FRESH).then(|| state.clone())
+    }
+}
+
+/// What a host is to be asked.
+struct Question {
+    host: HostName,
+    engine: Arc<dyn Engine>,
+    /// Only these containers; the rest is as it was.
+    of: Option<(Arc<HostState>, BTreeSet<String>)>,
+}
+
+/// What came of it.
+struct Told {
+    host: HostName,
+    answer: Answer<HostState>,
+    /// When the list that it is based on was asked for.
+    listed: Instant,
+}
+
+/// The state of a host with some containers looked at again.
+async fn patched(
+    engine: &dyn Engine,
+    owner: &Owner,
+    base: &HostState,
+    containers: BTreeSet<String>,
+) -> Result<HostState, crate::docker::EngineError> {
+    let looks = containers.into_iter().map(|which| async move {
+        let found = engine.inspect(owner, &which).await;
+        (which, found)
+    });
+    let mut state = base.clone();
+    for (which, found) in join_all(looks).await {
+        let found = found?;
+        let is_it = |id: &str, name: &str| {
+            let same_id = found.as_ref().is_some_and(|container| container.id.0 == id);
+            same_id || which == id || which == name
+        };
+        state.containers.retain(|container| !is_it(&container.id.0, &container.name));
+        state.containers.extend(found.map(|mut container| {
+            // A list doesn't tell it.
+            container.restarts = 0;
+            Arc::new(container)
+        }));
+    }
+    state.containers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    Ok(state)
+}
+
+/// The new view, made of the parts of the old one that are the same.
+fn share(
+    old: Option<&View<Arc<BalancerState>>>,
+    new: View<BalancerState>,
+) -> View<Arc<BalancerState>> {
+    let (mut state, old) = match (new, old) {
+        (View::Seen(state), Some(View::Seen(old))) => (state, old),
+        (new, _) => return new.map(Arc::new),
+    };
+    if let (ProxyFile::Ours(new), ProxyFile::Ours(old)) = (&mut state.file, &old.file)
+        && new == old
+    {
+        *new = old.clone();
+    }
+    if let (ProxyProcess::Up(new), ProxyProcess::Up(old)) = (&mut state.process, &old.process)
+        && new == old
+    {
+        *new = old.clone();
+    }
+    if state == **old { View::Seen(old.clone()) } else { View::Seen(Arc::new(state)) }
 }

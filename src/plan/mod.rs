@@ -35,6 +35,7 @@ mod survey;
 mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub use input::{Fallback, Input, Known};
 pub use outcome::{StepOutcome, StepResult};
@@ -42,7 +43,7 @@ pub use render::render;
 pub use step::*;
 pub use survey::hold_approval;
 
-use crate::model::{AppId, Desired, Owner};
+use crate::model::{AppId, Container, Desired, HostName, Owner};
 
 use balancing::Planned;
 use draft::Draft;
@@ -71,6 +72,11 @@ impl Planner {
     /// and those of which something was to be done.
     pub fn planned(&self) -> &BTreeSet<AppId> {
         &self.planned
+    }
+
+    /// The containers of an app in the last input, with their hosts.
+    pub fn containers_of(&self, app: &AppId) -> &[(HostName, Arc<Container>)] {
+        self.index.containers_of(app)
     }
 
     /// Plans everything.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct HaproxyOptions {
     pub folder: PathBuf,
     /// The program, by name or path.
     pub haproxy: String,
+    /// Counts how often its sockets are asked.
+    pub calls: Arc<AtomicU64>,
 }
 
 /// One HAProxy.
@@ -54,6 +57,7 @@ pub struct HaproxyProxy {
     pub(super) change: Mutex<()>,
     /// The files that were parsed last, so that equal bytes aren't parsed again.
     pub(super) parsed: std::sync::Mutex<Option<Parsed>>,
+    calls: Arc<AtomicU64>,
 }
 
 impl HaproxyProxy {
@@ -62,7 +66,7 @@ impl HaproxyProxy {
     /// # Errors
     /// [`ProxyError::File`] where a path can't be written into HAProxy's configuration.
     pub fn new(options: HaproxyOptions) -> Result<Self, ProxyError> {
-        let HaproxyOptions { name, run, folder, haproxy } = options;
+        let HaproxyOptions { name, run, folder, haproxy, calls } = options;
         let layout = Layout::new(&run, &folder, &haproxy).map_err(|cause| ProxyError::File {
             doing: format!("lay out the files of balancer {name}"),
             cause,
@@ -74,16 +78,18 @@ impl HaproxyProxy {
             }
         };
         let (change, parsed) = (Mutex::default(), std::sync::Mutex::default());
-        Ok(Self { name, machine, haproxy, layout, change, parsed })
+        Ok(Self { name, machine, haproxy, layout, change, parsed, calls })
     }
 
     /// The worker's own socket.
     pub(super) fn runtime(&self) -> Cli<'_> {
-        Cli { machine: &*self.machine, socket: &self.layout.places.runtime_socket }
+        let socket = &self.layout.places.runtime_socket;
+        Cli { machine: &*self.machine, socket, calls: &self.calls }
     }
 
     pub(super) fn master(&self) -> Cli<'_> {
-        Cli { machine: &*self.machine, socket: &self.layout.master_socket }
+        let socket = &self.layout.master_socket;
+        Cli { machine: &*self.machine, socket, calls: &self.calls }
     }
 
     pub(super) fn asked(&self, doing: &str, cause: AskError) -> ProxyError {

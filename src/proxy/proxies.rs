@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -18,6 +19,9 @@ use crate::model::{
 pub trait Proxies: Send + Sync {
     /// The adapter; nothing is connected yet.
     fn proxy(&self, balancer: &Balancer) -> Arc<dyn Proxy>;
+
+    /// How often a socket of HAProxy was asked since the start.
+    fn calls(&self) -> u64;
 }
 
 /// Adapters to real HAProxies.
@@ -25,6 +29,7 @@ pub struct HaproxyProxies {
     state: PathBuf,
     haproxy: String,
     known: Mutex<BTreeMap<BalancerName, Known>>,
+    calls: Arc<AtomicU64>,
 }
 
 /// An adapter, and what it was made for.
@@ -34,7 +39,12 @@ impl HaproxyProxies {
     /// `state`: Plimsoll's state folder; a HAProxy that it runs has `haproxy/NAME` below it.
     /// `haproxy`: the program.
     pub fn new(state: impl Into<PathBuf>, haproxy: impl Into<String>) -> Self {
-        Self { state: state.into(), haproxy: haproxy.into(), known: Mutex::default() }
+        Self {
+            state: state.into(),
+            haproxy: haproxy.into(),
+            known: Mutex::default(),
+            calls: Arc::default(),
+        }
     }
 
     fn make(&self, balancer: &Balancer) -> Arc<dyn Proxy> {
@@ -43,6 +53,7 @@ impl HaproxyProxies {
             run: balancer.run.clone(),
             folder: self.state.join("haproxy").join(balancer.name.as_str()),
             haproxy: self.haproxy.clone(),
+            calls: self.calls.clone(),
         };
         match HaproxyProxy::new(options) {
             Ok(proxy) => Arc::new(proxy),
@@ -62,6 +73,10 @@ impl Proxies for HaproxyProxies {
         let proxy = self.make(balancer);
         known.insert(balancer.name.clone(), (balancer.run.clone(), proxy.clone()));
         proxy
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 }
 

@@ -2,6 +2,7 @@
 //! its commands on one line, and reads to the end; it has 5 seconds. Nothing that changes
 //! something is ever sent twice by itself.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,6 +49,8 @@ pub enum Target {
 pub struct Cli<'a> {
     pub machine: &'a dyn Machine,
     pub socket: &'a FilePath,
+    /// Counts the connections.
+    pub calls: &'a AtomicU64,
 }
 
 impl Cli<'_> {
@@ -120,6 +123,7 @@ impl Cli<'_> {
     }
 
     async fn exchange(&self, line: &str) -> Result<String, AskError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let mut connection = match self.machine.connect(self.socket).await {
             Ok(connection) => connection,
             Err(ConnectError::Nobody { socket }) => return Err(AskError::Nobody(socket)),

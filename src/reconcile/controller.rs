@@ -5,14 +5,20 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use imbl::OrdMap;
 use tokio::sync::{Notify, RwLock, broadcast};
 
 use crate::api::OperationError;
 use crate::clock::{Clock, Random, Randomness, SystemClock};
 use crate::docker::{DockerEngines, EngineOptions, Engines};
+use crate::execute::Limits;
 use crate::manifest::Reader;
-use crate::model::{AppId, BalancerName, CommitId, Desired, Event, EventType, HostName};
-use crate::observe::Sight;
+use crate::model::{
+    AppId, Balancer, BalancerName, BalancerState, CommitId, Desired, Event, EventType, Host,
+    HostName,
+};
+use crate::observe::{Observer, Sight};
+use crate::plan::Planner;
 use crate::proxy::{HaproxyProxies, Proxies};
 use crate::source::{
     CredentialOptions, GitSource, SecretFolder, Source, SourceOptions, WorktreeSource,
@@ -20,9 +26,12 @@ use crate::source::{
 use crate::store::{SledStore, Store};
 
 use super::ControllerOptions;
+use super::checks::Changing;
 use super::images::Resolutions;
+use super::knowledge::Knowledge;
 use super::memory::Memory;
 use super::situation::{Reading, Situation};
+use super::status::Written;
 
 /// How many events may wait for a slow reader before it misses some.
 const EVENT_BACKLOG: usize = 1024;
@@ -45,14 +54,25 @@ pub struct Controller {
     pub(super) state: PathBuf,
     pub(super) options: ControllerOptions,
     pub(super) reader: Mutex<Reader>,
+    /// That of the loop, and of what is applied by hand.
+    pub(super) planner: Mutex<Planner>,
     pub(super) resolutions: Mutex<Resolutions>,
     pub(super) recollection: Mutex<Recollection>,
     pub(super) events: broadcast::Sender<Event>,
     /// Somebody wants the loop to look now.
     pub(super) wake: Arc<Notify>,
     pub(super) sight: Sight,
+    pub(super) limits: Arc<Limits>,
     /// Held for reading by all that executes; an `apply` takes it alone.
     pub(super) gate: Arc<RwLock<()>>,
+}
+
+/// Where the last look looked, and what tells that it is still there.
+pub(super) struct KnownObserver {
+    pub hosts: OrdMap<HostName, Arc<Host>>,
+    pub departed: BTreeMap<HostName, Host>,
+    pub balancers: BTreeMap<BalancerName, Balancer>,
+    pub observer: Arc<Observer>,
 }
 
 /// What a process remembers between two looks without writing it down: all of it is found out
@@ -63,10 +83,24 @@ pub(super) struct Recollection {
     pub read: Option<Arc<Reading>>,
     /// What the last applied commit declared.
     pub applied: Option<(CommitId, Arc<Desired>)>,
-    /// Where balancers pointed to when they were seen last.
-    pub addresses: BTreeMap<BalancerName, BTreeSet<SocketAddr>>,
+    /// Balancers as they were seen last.
+    pub balancers: BTreeMap<BalancerName, Arc<BalancerState>>,
+    /// Where those that can't be seen now pointed to then.
+    pub addresses: BTreeMap<BalancerName, Arc<BTreeSet<SocketAddr>>>,
+    pub knowledge: Knowledge,
+    pub changing: Changing,
+    pub observer: Option<KnownObserver>,
+    /// Of which hosts, known and declared, which aren't declared any more.
+    pub departed: Option<(
+        OrdMap<HostName, Arc<Host>>,
+        OrdMap<HostName, Arc<Host>>,
+        BTreeMap<HostName, Host>,
+    )>,
     /// Ports that somebody else turned out to have.
     pub taken_ports: BTreeMap<HostName, BTreeSet<u16>>,
+    /// What was written to the store last, and the apps that were planned since then.
+    pub written: Option<Written>,
+    pub unwritten: BTreeSet<AppId>,
     /// The last look, for `status`.
     pub last: Option<Arc<Situation>>,
     pub source_error: Option<String>,
@@ -122,11 +156,13 @@ impl Controller {
         let wake = Arc::new(Notify::new());
         Self {
             sight: Sight::new(wake.clone()),
+            limits: Arc::default(),
             memory: Memory::new(parts.store.clone()),
             parts,
             state: options.state.clone(),
             options,
             reader: Mutex::new(Reader::new()),
+            planner: Mutex::default(),
             resolutions: Mutex::default(),
             recollection: Mutex::default(),
             events: broadcast::channel(EVENT_BACKLOG).0,
@@ -141,6 +177,18 @@ impl Controller {
 
     pub(super) fn count(&self, counter: &str, by: u64) {
         *self.recollect().counters.entry(counter.to_owned()).or_default() += by;
+    }
+
+    /// How often what was done, of this process since it began.
+    pub(super) fn counters(&self, recollection: &Recollection) -> BTreeMap<String, u64> {
+        let mut counters = recollection.counters.clone();
+        counters.insert("blobsRead".into(), self.parts.source.blobs_read());
+        counters.insert("engineCalls".into(), self.parts.engines.calls());
+        counters.insert("haproxyCalls".into(), self.parts.proxies.calls());
+        for name in ["appsPlanned", "filesParsed", "looks", "objectsWritten", "plans", "steps"] {
+            counters.entry(name.into()).or_default();
+        }
+        counters
     }
 
     /// Writes down that something happened, and tells those who follow.

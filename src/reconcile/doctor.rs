@@ -81,7 +81,7 @@ impl Controller {
 
     async fn engines(&self, situation: &super::situation::Situation) -> Vec<Checkup> {
         let mut lines = Vec::new();
-        for (name, engine) in &situation.observer.engines {
+        for (name, engine) in situation.observer.engines.iter() {
             let subject = format!("host {name}");
             lines.push(match engine.version().await {
                 Ok(version) => {
@@ -107,7 +107,7 @@ impl Controller {
 
     async fn balancers(&self, situation: &super::situation::Situation) -> Vec<Checkup> {
         let mut lines = Vec::new();
-        for (name, proxy) in &situation.observer.proxies {
+        for (name, proxy) in situation.observer.proxies.iter() {
             let subject = format!("balancer {name}");
             let managed = situation
                 .desired

@@ -13,10 +13,11 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::docker::Engine;
-use crate::model::{App, AppId, Desired, HostName, ImageContent, ImageRef, Observed, Pin, Sha256};
+use crate::model::{App, AppId, HostName, ImageContent, ImageRef, Observed, Pin, Sha256};
 use crate::observe::Observer;
 
 use super::Controller;
+use super::knowledge::Knowledge;
 
 /// How long a look of the loop waits for answers, and how long a command's own does: an engine
 /// gives up asking a registry after 30 s.
@@ -52,37 +53,27 @@ struct Failed {
     next: Instant,
 }
 
-/// Pins of all apps: those that are known, and those that were found out now.
-pub(super) struct Pins {
-    pub all: BTreeMap<AppId, Result<Pin, String>>,
-    /// Not in the store yet.
-    pub new: BTreeMap<AppId, Pin>,
-}
-
 impl Controller {
-    /// What each app's image stands for.
-    pub(super) async fn pins(
+    /// Finds out what the images that aren't resolved stand for.
+    pub(super) async fn resolve_images(
         &self,
-        desired: &Desired,
+        knowledge: &mut Knowledge,
         observed: &Observed,
         observer: &Observer,
-        stored: &BTreeMap<AppId, Pin>,
         hasty: bool,
-    ) -> Pins {
-        let mut pins = Pins { all: BTreeMap::new(), new: BTreeMap::new() };
+    ) {
         let mut open = Vec::new();
-        for (id, app) in &desired.apps {
-            let image = &app.template.image;
-            let known = stored.get(id).filter(|pin| pin.reference == *image).cloned();
-            if let Some(pin) = known {
-                pins.all.insert(id.clone(), Ok(pin));
-            } else if let Some(pin) = certain(image).or_else(|| labelled(observed, id, image)) {
-                pins.new.insert(id.clone(), pin.clone());
-                pins.all.insert(id.clone(), Ok(pin));
+        let apps = knowledge.open_apps();
+        let labelled = labelled(&apps, observed);
+        for app in apps {
+            let (id, image) = (&app.id, &app.template.image);
+            if let Some(pin) = certain(image).or_else(|| labelled.get(id).cloned()) {
+                knowledge.resolve(id, Ok(pin));
             } else if let Some(reason) = self.failed_lately(id, image) {
-                pins.all.insert(id.clone(), Err(reason));
+                knowledge.resolve(id, Err(reason));
             } else {
-                open.push((app, self.ask(app, observed, observer)));
+                let answer = self.ask(&app, observed, observer);
+                open.push((app, answer));
             }
         }
         let deadline = Instant::now() + if hasty { HASTY } else { PATIENT };
@@ -92,17 +83,13 @@ impl Controller {
                 Ok(answer) => answer,
                 Err(_) => {
                     let reason = format!("{image} is being resolved, no answer so far");
-                    pins.all.insert(app.id.clone(), Err(reason));
+                    knowledge.resolve(&app.id, Err(reason));
                     continue;
                 }
             };
-            self.note_resolution(app, &answer);
-            if let Ok(pin) = &answer {
-                pins.new.insert(app.id.clone(), pin.clone());
-            }
-            pins.all.insert(app.id.clone(), answer);
+            self.note_resolution(&app, &answer);
+            knowledge.resolve(&app.id, answer);
         }
-        pins
     }
 
     fn resolutions(&self) -> MutexGuard<'_, Resolutions> {
@@ -172,11 +159,24 @@ fn certain(image: &ImageRef) -> Option<Pin> {
     Some(Pin { reference: image.clone(), content: ImageContent::Digest(digest) })
 }
 
-/// What a container of the app was made from, when its label names that very reference: so a
+/// What a container of each app was made from, when its label names that very reference: so a
 /// lost store changes no pin.
-fn labelled(observed: &Observed, app: &AppId, image: &ImageRef) -> Option<Pin> {
-    let pins = observed.containers_of(app).map(|(_, container)| &container.birth.pin);
-    pins.filter(|pin| pin.reference == *image).max().cloned()
+fn labelled(apps: &[Arc<App>], observed: &Observed) -> BTreeMap<AppId, Pin> {
+    let images: BTreeMap<&AppId, &ImageRef> =
+        apps.iter().map(|app| (&app.id, &app.template.image)).collect();
+    let mut pins: BTreeMap<AppId, Pin> = BTreeMap::new();
+    if images.is_empty() {
+        return pins;
+    }
+    for (_, container) in observed.containers() {
+        let birth = &container.birth;
+        if images.get(&birth.app).is_some_and(|image| birth.pin.reference == **image)
+            && pins.get(&birth.app).is_none_or(|known| *known < birth.pin)
+        {
+            pins.insert(birth.app.clone(), birth.pin.clone());
+        }
+    }
+    pins
 }
 
 /// Asks the app's hosts, and through one of them the registry.

@@ -1,9 +1,11 @@
 //! What is remembered over restarts, as objects of the store: commits, pins, holds, approvals,
-//! hosts that were taken out of git, and the revisions that worked.
+//! hosts that were taken out of git, and the revisions that worked. It is decoded once, when it
+//! is first asked for; from then on what is written is known, so that asking costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use imbl::OrdMap;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,7 +16,7 @@ use crate::model::{
     Object, Pin,
 };
 use crate::plan::Fallback;
-use crate::store::{Store, StoreError};
+use crate::store::{Change, Store, StoreError};
 
 /// How many commits the history holds.
 const HISTORY: usize = 200;
@@ -22,6 +24,18 @@ const HISTORY: usize = 200;
 /// The store, in the loop's own words.
 pub(super) struct Memory {
     store: Arc<dyn Store>,
+    held: Mutex<Option<Held>>,
+}
+
+/// What the store holds of the kinds that are remembered.
+#[derive(Default)]
+struct Held {
+    commits: Commits,
+    pins: OrdMap<AppId, Pin>,
+    holds: BTreeMap<AppId, Hold>,
+    approvals: BTreeSet<String>,
+    hosts: OrdMap<HostName, Arc<Host>>,
+    fallbacks: OrdMap<AppId, Arc<Fallback>>,
 }
 
 /// Which commits were taken up, and which were reached.
@@ -57,18 +71,117 @@ pub(super) fn json(value: &impl Serialize) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
-fn read<T: DeserializeOwned>(value: &serde_json::Value) -> Option<T> {
-    serde_json::from_value(value.clone()).ok()
+fn read<T: DeserializeOwned>(value: serde_json::Value) -> Option<T> {
+    serde_json::from_value(value).ok()
+}
+
+impl Held {
+    fn load(store: &dyn Store) -> Result<Self, StoreError> {
+        let mut held = Self::default();
+        for kind in
+            [Kind::Source, Kind::Pin, Kind::Hold, Kind::Approval, Kind::Host, Kind::Revision]
+        {
+            store.list(kind)?.into_iter().for_each(|object| held.take(object));
+        }
+        Ok(held)
+    }
+
+    fn take(&mut self, object: Object) {
+        let Object { kind, metadata: Metadata { name, .. }, spec, status, .. } = object;
+        match kind {
+            Kind::Source => self.commits = read(status).unwrap_or_default(),
+            Kind::Approval => drop(self.approvals.insert(name)),
+            Kind::Host => {
+                if let Some(host) = read::<Host>(spec) {
+                    self.hosts.insert(host.name.clone(), Arc::new(host));
+                }
+            }
+            Kind::Pin | Kind::Hold | Kind::Revision => {
+                if let Ok(app) = name.parse() {
+                    self.take_of_app(kind, app, spec);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_of_app(&mut self, kind: Kind, app: AppId, spec: serde_json::Value) {
+        match kind {
+            Kind::Pin => drop(read(spec).map(|pin| self.pins.insert(app, pin))),
+            Kind::Hold => drop(read(spec).map(|hold| self.holds.insert(app, hold))),
+            Kind::Revision => {
+                let fallback = read(spec).map(Arc::new);
+                drop(fallback.map(|fallback| self.fallbacks.insert(app, fallback)));
+            }
+            _ => {}
+        }
+    }
+
+    fn forget(&mut self, kind: Kind, name: &str) {
+        match kind {
+            Kind::Source => self.commits = Commits::default(),
+            Kind::Approval => drop(self.approvals.remove(name)),
+            Kind::Host => {
+                if let Ok(host) = name.parse::<HostName>() {
+                    self.hosts.remove(&host);
+                }
+            }
+            Kind::Pin | Kind::Hold | Kind::Revision => {
+                let Ok(app) = name.parse::<AppId>() else { return };
+                match kind {
+                    Kind::Pin => drop(self.pins.remove(&app)),
+                    Kind::Hold => drop(self.holds.remove(&app)),
+                    _ => drop(self.fallbacks.remove(&app)),
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Memory {
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+        Self { store, held: Mutex::new(None) }
+    }
+
+    fn held(&self) -> Result<MutexGuard<'_, Option<Held>>, StoreError> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_none() {
+            *held = Some(Held::load(self.store.as_ref())?);
+        }
+        Ok(held)
+    }
+
+    fn ask<T: Default>(&self, answer: impl FnOnce(&Held) -> T) -> Result<T, StoreError> {
+        Ok(self.held()?.as_ref().map(answer).unwrap_or_default())
+    }
+
+    /// Makes changes of any kind. Returns how many objects differed.
+    ///
+    /// # Errors
+    /// As [`Store::write`]; what a failing disk doesn't take is known from then on all the same.
+    pub fn write(&self, changes: Vec<Change>) -> Result<usize, StoreError> {
+        if changes.is_empty() {
+            return Ok(0);
+        }
+        let mut held = self.held()?;
+        let known: Vec<Change> = changes.iter().filter(|change| is_held(change)).cloned().collect();
+        let written = self.store.write(changes);
+        if let Some(held) = held.as_mut()
+            && !matches!(written, Err(StoreError::TooLarge { .. }))
+        {
+            for change in known {
+                match change {
+                    Change::Put(object) => held.take(object),
+                    Change::Delete(kind, name) => held.forget(kind, &name),
+                }
+            }
+        }
+        written
     }
 
     pub fn commits(&self) -> Result<Commits, StoreError> {
-        let object = self.store.get(Kind::Source, "source")?;
-        Ok(object.and_then(|object| read(&object.status)).unwrap_or_default())
+        self.ask(|held| held.commits.clone())
     }
 
     /// Notes that a commit is taken up.
@@ -98,6 +211,14 @@ impl Memory {
 
     /// Notes what came of the commit that is worked on. Returns whether that is news.
     pub fn conclude(&self, result: &str, message: &str) -> Result<bool, StoreError> {
+        let is_known = self.ask(|held| {
+            let Commits { applied, attempted, history } = &held.commits;
+            let said = history.last().is_none_or(|l| l.result == result && l.message == message);
+            said && (result != "Applied" || applied == attempted)
+        })?;
+        if is_known {
+            return Ok(false);
+        }
         let mut commits = self.commits()?;
         if result == "Applied" {
             commits.applied.clone_from(&commits.attempted);
@@ -115,70 +236,76 @@ impl Memory {
     fn write_commits(&self, commits: &Commits) -> Result<(), StoreError> {
         let mut source = object(Kind::Source, "source", None);
         source.status = json(commits);
-        self.store.put(vec![source]).map(drop)
+        self.write(vec![Change::Put(source)]).map(drop)
     }
 
-    pub fn pins(&self) -> Result<BTreeMap<AppId, Pin>, StoreError> {
-        self.by_app(Kind::Pin)
+    pub fn pins(&self) -> Result<OrdMap<AppId, Pin>, StoreError> {
+        self.ask(|held| held.pins.clone())
     }
 
     pub fn pin(&self, pins: &BTreeMap<AppId, Pin>) -> Result<(), StoreError> {
-        let objects = pins.iter().map(|(app, pin)| {
-            let mut object = object(Kind::Pin, &app.to_string(), Some(app.environment.to_string()));
-            object.spec = json(pin);
-            object
-        });
-        self.store.put(objects.collect()).map(drop)
+        let put = |(app, pin): (&AppId, &Pin)| Change::Put(of_app(Kind::Pin, app, pin));
+        self.write(pins.iter().map(put).collect()).map(drop)
     }
 
     pub fn holds(&self) -> Result<BTreeMap<AppId, Hold>, StoreError> {
-        self.by_app(Kind::Hold)
+        self.ask(|held| held.holds.clone())
     }
 
     pub fn hold(&self, hold: &Hold) -> Result<(), StoreError> {
-        let app = &hold.app;
-        let mut object = object(Kind::Hold, &app.to_string(), Some(app.environment.to_string()));
-        object.spec = json(hold);
-        self.store.put(vec![object]).map(drop)
+        self.write(vec![Change::Put(of_app(Kind::Hold, &hold.app, hold))]).map(drop)
     }
 
     pub fn lift(&self, app: &AppId) -> Result<(), StoreError> {
-        self.store.delete(Kind::Hold, &app.to_string())
+        self.write(vec![Change::Delete(Kind::Hold, app.to_string())]).map(drop)
     }
 
     pub fn approvals(&self) -> Result<BTreeSet<String>, StoreError> {
-        let objects = self.store.list(Kind::Approval)?;
-        Ok(objects.into_iter().map(|object| object.metadata.name).collect())
+        self.ask(|held| held.approvals.clone())
     }
 
     pub fn approve(&self, request: &ApprovalRequest) -> Result<(), StoreError> {
         let mut object = object(Kind::Approval, &request.id, None);
         object.spec = json(request);
-        self.store.put(vec![object]).map(drop)
+        self.write(vec![Change::Put(object)]).map(drop)
     }
 
-    /// Hosts that were declared once and aren't any more.
-    pub fn departed_hosts(
-        &self,
-        desired: &Desired,
-    ) -> Result<BTreeMap<HostName, Host>, StoreError> {
-        let objects = self.store.list(Kind::Host)?;
-        let hosts = objects.into_iter().filter_map(|object| read::<Host>(&object.spec));
-        let gone = hosts.filter(|host| {
-            !desired.hosts.contains_key(&host.name)
-                && !desired.broken_hosts.contains_key(&host.name)
-        });
-        Ok(gone.map(|host| (host.name.clone(), host)).collect())
+    /// Every host that was declared once and may have something of ours on it.
+    pub fn hosts(&self) -> Result<OrdMap<HostName, Arc<Host>>, StoreError> {
+        self.ask(|held| held.hosts.clone())
     }
 
     /// What each app had when it last converged.
-    pub fn fallbacks(&self) -> Result<BTreeMap<AppId, Fallback>, StoreError> {
-        self.by_app(Kind::Revision)
+    pub fn fallbacks(&self) -> Result<OrdMap<AppId, Arc<Fallback>>, StoreError> {
+        self.ask(|held| held.fallbacks.clone())
     }
+}
 
-    fn by_app<T: DeserializeOwned>(&self, kind: Kind) -> Result<BTreeMap<AppId, T>, StoreError> {
-        let objects = self.store.list(kind)?;
-        let read = |object: Object| Some((object.metadata.name.parse().ok()?, read(&object.spec)?));
-        Ok(objects.into_iter().filter_map(read).collect())
-    }
+/// Of these hosts, those that aren't declared any more.
+pub(super) fn departed(
+    hosts: &OrdMap<HostName, Arc<Host>>,
+    desired: &Desired,
+) -> BTreeMap<HostName, Host> {
+    let gone = hosts.iter().filter(|(name, _)| {
+        !desired.hosts.contains_key(*name) && !desired.broken_hosts.contains_key(*name)
+    });
+    gone.map(|(name, host)| (name.clone(), Host::clone(host))).collect()
+}
+
+/// The object of a kind that each app has one of.
+pub(super) fn of_app(kind: Kind, app: &AppId, spec: &impl Serialize) -> Object {
+    let mut object = object(kind, &app.to_string(), Some(app.environment.to_string()));
+    object.spec = json(spec);
+    object
+}
+
+fn is_held(change: &Change) -> bool {
+    let kind = match change {
+        Change::Put(object) => object.kind,
+        Change::Delete(kind, _) => *kind,
+    };
+    matches!(
+        kind,
+        Kind::Source | Kind::Pin | Kind::Hold | Kind::Approval | Kind::Host | Kind::Revision
+    )
 }

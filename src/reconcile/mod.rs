@@ -10,6 +10,7 @@ mod checks;
 mod controller;
 mod doctor;
 mod images;
+mod knowledge;
 mod memory;
 mod operations;
 mod options;

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Applied, Diff, OperationError, Progress};
 use crate::execute::{Executor, Failure, Watcher};
-use crate::model::{AppId, EventType, Hold, ProxyFile, Revision, SecretName};
+use crate::model::{AppId, EventType, Hold, HostName, ProxyFile, Revision, SecretName};
 use crate::plan::{Action, Place, Plan, Step, StepOutcome, StepResult};
 
 use super::Controller;
@@ -44,7 +44,7 @@ impl Watcher for Recorder<'_> {
     fn finished(&self, step: &Step, outcome: &StepOutcome, failure: Option<&Failure>) {
         self.controller.count("steps", 1);
         if let Place::Host(host) = &step.place {
-            self.controller.sight.stir(host);
+            self.stir(host, step, outcome.result);
         }
         let summary = step.summary.clone();
         (self.report)(Progress::Finished { outcome: outcome.clone(), summary });
@@ -73,6 +73,25 @@ impl Watcher for Recorder<'_> {
             let mut failures =
                 self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             failures.push((app.clone(), failure.clone()));
+        }
+    }
+}
+
+impl Recorder<'_> {
+    /// The next look asks for what the step was about.
+    fn stir(&self, host: &HostName, step: &Step, result: StepResult) {
+        let sight = &self.controller.sight;
+        match &step.action {
+            _ if result == StepResult::Failed => sight.stir(host, None),
+            Action::Pull { .. } => {}
+            Action::Create { container } => {
+                sight.stir(host, Some(&container.birth.container_name()));
+            }
+            Action::Start { name } | Action::WaitReady { name, .. } => {
+                sight.stir(host, Some(name));
+            }
+            Action::Stop { id, .. } | Action::Remove { id, .. } => sight.stir(host, Some(&id.0)),
+            _ => sight.stir(host, None),
         }
     }
 }
@@ -117,6 +136,7 @@ impl Controller {
             owner: situation.observer.owner.clone(),
             engines: situation.observer.engines.clone(),
             proxies: situation.observer.proxies.clone(),
+            limits: self.limits.clone(),
             secrets: self.secret_values(situation, plan)?,
             store: self.parts.store.clone(),
             randomness: self.parts.randomness.clone(),

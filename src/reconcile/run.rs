@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::OperationError;
+use crate::docker::Stir;
 use crate::model::{App, AppId, CommitId, EventType, Host, HostName, Owner};
 use crate::plan::{Action, Place, Plan, Step, StepId, StepOutcome, StepResult};
 use crate::source::Poll;
@@ -416,8 +417,11 @@ async fn watch(
                 // What happened before we listened is found by this look.
                 controller.sight.hear(&host.name, true);
                 controller.wake.notify_one();
-                while events.next().await.is_some() {
-                    controller.sight.stir(&host.name);
+                while let Some(stir) = events.next().await {
+                    match stir {
+                        Stir::Container(id) => controller.sight.stir(&host.name, Some(&id.0)),
+                        Stir::More => controller.sight.stir(&host.name, None),
+                    }
                     controller.wake.notify_one();
                 }
                 controller.sight.hear(&host.name, false);

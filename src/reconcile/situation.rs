@@ -4,21 +4,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use crate::api::{Diff, OperationError};
 use crate::check::{self, Finding};
 use crate::model::{
-    App, AppId, ApprovalRequest, BalancerName, BalancerState, CommitId, Desired, Diagnostic,
-    Guards, Hold, Observed, Pin, ProxyFile, ProxyProcess, Revision, Sha256, View,
+    App, AppId, ApprovalRequest, BalancerName, BalancerState, CommitId, Container, Desired,
+    Diagnostic, Guards, Hold, Host, HostName, Observed, Pin, ProxyFile, ProxyProcess, Revision,
+    Sha256, View,
 };
-use crate::observe::Observer;
-use crate::plan::{BlockedApp, Input, Known, Plan, StepId, plan};
+use crate::observe::{Look, Observer};
+use crate::plan::{BlockedApp, Input, Known, Plan, Planner, StepId};
 use crate::source::Head;
 use crate::store::StoreError;
 
 use super::Controller;
-use super::checks::failing_checks;
+use super::controller::KnownObserver;
+use super::knowledge::Knowledge;
+use super::memory;
 
 /// One look.
 pub(super) struct Situation {
@@ -27,10 +30,18 @@ pub(super) struct Situation {
     pub observed: Observed,
     pub known: Known,
     pub plan: Plan,
-    pub observer: Observer,
+    /// The apps that the plan looked at: what is known of the others is as it was.
+    pub planned: BTreeSet<AppId>,
+    pub observer: Arc<Observer>,
     /// What waits for a person as a whole.
     pub requests: Vec<ApprovalRequest>,
+    /// The containers of the apps in `planned`, and those of all apps once they are asked for.
+    standing: BTreeMap<AppId, Vec<Placed>>,
+    all: OnceLock<BTreeMap<AppId, Vec<Placed>>>,
 }
+
+/// A container and where it is.
+pub(super) type Placed = (HostName, Arc<Container>);
 
 /// What a commit declares, and the mistakes in it.
 pub(super) struct Reading {
@@ -108,26 +119,67 @@ impl Controller {
     ) -> Result<Situation, OperationError> {
         let reading = self.read(commit).await?;
         let (desired, diagnostics) = (reading.desired.clone(), reading.diagnostics.clone());
-        let observer = self.observer(&desired).map_err(|error| store_failed(&error))?;
-        let observed = self.sight.look(&observer, options.hasty).await;
+        let departed = self.departed(&desired).map_err(|error| store_failed(&error))?;
+        let observer = self.observer(&desired, &departed);
+        let Look { observed, slow } = self.sight.look(&observer, options.hasty).await;
         self.count("looks", 1);
-        let known = self.known(&desired, &observed, &observer, options).await?;
+        let remember = options.remember;
+        let mut known = self.known(&desired, &observed, &observer, options).await?;
+        known.departed_hosts = departed;
+        if !slow.is_empty() {
+            known.busy.extend(apps_on(&slow, &desired, &observed));
+        }
         let previous = self.previous().await;
-        let known = Known { guards: guards(previous.as_deref(), &desired), ..known };
+        known.guards = guards(previous.as_deref(), &desired);
         let last = self.recollect().last.clone();
-        let plan = match last.filter(|last| last.is_the_same(&desired, &observed, &known)) {
-            Some(last) => last.plan.clone(),
-            None => {
-                self.count("plans", 1);
-                let previous = previous.as_deref();
-                let input =
-                    Input { desired: &desired, observed: &observed, known: &known, previous };
-                let plan = plan(&input);
-                let findings = check::findings(&plan, &desired, &observed);
-                withhold(plan, &findings, &desired)
-            }
+        let (plan, standing) =
+            match last.filter(|last| last.is_the_same(&desired, &observed, &known)) {
+                Some(last) => (last.plan.clone(), BTreeMap::new()),
+                None => {
+                    self.count("plans", 1);
+                    let previous = previous.as_deref();
+                    let input =
+                        Input { desired: &desired, observed: &observed, known: &known, previous };
+                    let (plan, standing) = self.plan(&input, remember);
+                    let findings = check::findings(&plan, &desired, &observed);
+                    (withhold(plan, &findings, &desired), standing)
+                }
+            };
+        let planned: BTreeSet<AppId> = standing.keys().cloned().collect();
+        Ok(Situation {
+            desired,
+            diagnostics,
+            observed,
+            known,
+            plan,
+            planned,
+            observer,
+            requests,
+            standing,
+            all: OnceLock::new(),
+        })
+    }
+
+    /// The plan, and the apps that had to be looked at for it, with their containers. `remember`:
+    /// it is one of a row in which each costs what changed since the one before.
+    fn plan(&self, input: &Input<'_>, remember: bool) -> (Plan, BTreeMap<AppId, Vec<Placed>>) {
+        let mut alone = Planner::default();
+        let mut remembering;
+        let planner = if remember {
+            remembering = self.planner.lock().unwrap_or_else(PoisonError::into_inner);
+            &mut *remembering
+        } else {
+            &mut alone
         };
-        Ok(Situation { desired, diagnostics, observed, known, plan, observer, requests })
+        let plan = planner.plan(input);
+        let planned = planner.planned().iter();
+        let standing: BTreeMap<AppId, Vec<Placed>> =
+            planned.map(|app| (app.clone(), planner.containers_of(app).to_vec())).collect();
+        self.count("appsPlanned", standing.len() as u64);
+        if remember {
+            self.recollect().unwritten.extend(standing.keys().cloned());
+        }
+        (plan, standing)
     }
 
     /// What a commit declares. It never changes, so it is read once.
@@ -162,18 +214,47 @@ impl Controller {
         }
     }
 
+    /// Hosts that were declared once and aren't any more.
+    fn departed(&self, desired: &Desired) -> Result<BTreeMap<HostName, Host>, StoreError> {
+        let hosts = self.memory.hosts()?;
+        let mut recollection = self.recollect();
+        if let Some((of, declared, departed)) = &recollection.departed
+            && of.ptr_eq(&hosts)
+            && declared.ptr_eq(&desired.hosts)
+            && desired.broken_hosts.is_empty()
+        {
+            return Ok(departed.clone());
+        }
+        let departed = memory::departed(&hosts, desired);
+        recollection.departed = Some((hosts, desired.hosts.clone(), departed.clone()));
+        Ok(departed)
+    }
+
     /// Where to look: declared hosts, those that were taken out of git, declared balancers.
-    fn observer(&self, desired: &Desired) -> Result<Observer, StoreError> {
-        let departed = self.memory.departed_hosts(desired)?;
+    fn observer(&self, desired: &Desired, departed: &BTreeMap<HostName, Host>) -> Arc<Observer> {
+        let owner = crate::plan::owner(desired);
+        let mut recollection = self.recollect();
+        if let Some(known) = &recollection.observer
+            && known.hosts.ptr_eq(&desired.hosts)
+            && known.departed == *departed
+            && known.balancers == desired.balancers
+            && known.observer.owner == owner
+        {
+            return known.observer.clone();
+        }
         let hosts = desired.hosts.values().map(AsRef::as_ref).chain(departed.values());
         let engines = hosts.map(|host| (host.name.clone(), self.parts.engines.engine(host)));
         let balancers = desired.balancers.values();
         let proxies = balancers.map(|b| (b.name.clone(), self.parts.proxies.proxy(b)));
-        Ok(Observer {
-            owner: crate::plan::owner(desired),
-            engines: engines.collect(),
-            proxies: proxies.collect(),
-        })
+        let (engines, proxies) = (Arc::new(engines.collect()), Arc::new(proxies.collect()));
+        let observer = Arc::new(Observer { owner, engines, proxies });
+        recollection.observer = Some(KnownObserver {
+            hosts: desired.hosts.clone(),
+            departed: departed.clone(),
+            balancers: desired.balancers.clone(),
+            observer: observer.clone(),
+        });
+        observer
     }
 
     async fn known(
@@ -184,39 +265,57 @@ impl Controller {
         options: LookOptions,
     ) -> Result<Known, OperationError> {
         let failed = |error: StoreError| store_failed(&error);
-        let stored = self.memory.pins().map_err(failed)?;
-        let pins = self.pins(desired, observed, observer, &stored, options.hasty).await;
-        if options.remember && !pins.new.is_empty() {
-            self.memory.pin(&pins.new).map_err(failed)?;
+        // Two looks at the same time are rare: the second begins anew.
+        let (mut knowledge, mut changing) = {
+            let mut recollection = self.recollect();
+            (
+                std::mem::take(&mut recollection.knowledge),
+                std::mem::take(&mut recollection.changing),
+            )
+        };
+        knowledge.take_apps(desired, &self.memory.pins().map_err(failed)?);
+        self.resolve_images(&mut knowledge, observed, observer, options.hasty).await;
+        if options.remember {
+            self.save_pins(&mut knowledge).map_err(failed)?;
         }
-        let names: BTreeSet<_> =
-            desired.apps.values().flat_map(|app| app.template.secrets()).cloned().collect();
         let fallbacks = self.memory.fallbacks().map_err(failed)?;
-        let old_names =
-            fallbacks.values().flat_map(|fallback| fallback.app.template.secrets()).cloned();
-        let names = names.into_iter().chain(old_names).collect();
-        let secrets = self.parts.secrets.digests(&names);
+        let secrets = knowledge.digests(&self.parts.secrets, desired, &fallbacks);
         let mut taken_ports = options.reserved;
         let last_addresses = self.note_addresses(observed);
         for (host, ports) in &self.recollect().taken_ports {
             taken_ports.entry(host.clone()).or_default().extend(ports);
         }
+        changing.take(desired, observed);
+        let failing_checks = changing.failing(observed).await;
+        let pins = knowledge.pins.clone();
+        let mut recollection = self.recollect();
+        recollection.knowledge = knowledge;
+        recollection.changing = changing;
+        drop(recollection);
         Ok(Known {
-            pins: pins.all.into(),
-            secrets: secrets
-                .into_iter()
-                .map(|(name, digest)| (name, digest.map_err(|error| error.to_string())))
-                .collect(),
+            pins,
+            secrets,
             holds: self.memory.holds().map_err(failed)?,
-            fallbacks: fallbacks.into_iter().map(|(id, then)| (id, Arc::new(then))).collect(),
+            fallbacks,
             approvals: self.memory.approvals().map_err(failed)?,
-            departed_hosts: self.memory.departed_hosts(desired).map_err(failed)?,
+            departed_hosts: BTreeMap::new(),
             guards: Guards::default(),
             taken_ports,
             last_addresses,
-            failing_checks: failing_checks(desired, observed).await,
+            failing_checks,
             busy: options.busy,
         })
+    }
+
+    fn save_pins(&self, knowledge: &mut Knowledge) -> Result<(), StoreError> {
+        let pins = knowledge.unsaved.iter().filter_map(|id| {
+            let pin = knowledge.pins.get(id)?.as_ref().ok()?;
+            Some((id.clone(), pin.clone()))
+        });
+        let pins: BTreeMap<AppId, Pin> = pins.collect();
+        self.memory.pin(&pins)?;
+        knowledge.unsaved.clear();
+        Ok(())
     }
 
     /// Remembers where balancers point to, and tells it for those that can't be seen.
@@ -225,14 +324,23 @@ impl Controller {
         observed: &Observed,
     ) -> BTreeMap<BalancerName, Arc<BTreeSet<SocketAddr>>> {
         let mut recollection = self.recollect();
+        let mut unseen = BTreeMap::new();
         for (name, view) in &observed.balancers {
-            if let View::Seen(state) = view {
-                recollection.addresses.insert(name.clone(), addresses(state));
+            match view {
+                View::Seen(state) => {
+                    recollection.balancers.insert(name.clone(), state.clone());
+                    recollection.addresses.remove(name);
+                }
+                View::Unseen { .. } => {
+                    let Some(state) = recollection.balancers.get(name) else { continue };
+                    let state = state.clone();
+                    let known = recollection.addresses.entry(name.clone());
+                    let known = known.or_insert_with(|| Arc::new(addresses(&state)));
+                    unseen.insert(name.clone(), known.clone());
+                }
             }
         }
-        let unseen = |name: &BalancerName| observed.balancer(name).is_none();
-        let known = recollection.addresses.iter().filter(|(name, _)| unseen(name));
-        known.map(|(name, addresses)| (name.clone(), Arc::new(addresses.clone()))).collect()
+        unseen
     }
 
     /// What the commit applied before declared; none where there is none or it can't be read.
@@ -266,6 +374,15 @@ impl Controller {
         }
         Ok(())
     }
+}
+
+/// The apps that are placed on one of these hosts, or had a container there.
+fn apps_on(hosts: &BTreeSet<HostName>, desired: &Desired, observed: &Observed) -> BTreeSet<AppId> {
+    let placed =
+        desired.apps.values().filter(|app| app.placement.keys().any(|h| hosts.contains(h)));
+    let states = hosts.iter().filter_map(|host| observed.host(host));
+    let standing = states.flat_map(|state| &state.containers).map(|c| c.birth.app.clone());
+    placed.map(|app| app.id.clone()).chain(standing).collect()
 }
 
 fn guards(previous: Option<&Desired>, desired: &Desired) -> Guards {
@@ -326,6 +443,22 @@ impl Situation {
     /// is shown beside it, and doesn't count.
     fn is_the_same(&self, desired: &Arc<Desired>, observed: &Observed, known: &Known) -> bool {
         Arc::ptr_eq(&self.desired, desired) && self.observed == *observed && self.known == *known
+    }
+
+    /// The containers of an app that were seen.
+    pub fn containers_of(&self, app: &AppId) -> &[Placed] {
+        if self.planned.contains(app) {
+            return self.standing.get(app).map_or(&[], Vec::as_slice);
+        }
+        let all = self.all.get_or_init(|| {
+            let mut all: BTreeMap<AppId, Vec<Placed>> = BTreeMap::new();
+            for (host, container) in self.observed.containers() {
+                let app = container.birth.app.clone();
+                all.entry(app).or_default().push((host.clone(), container.clone()));
+            }
+            all
+        });
+        all.get(app).map_or(&[], Vec::as_slice)
     }
 
     /// What could not be seen, in words.

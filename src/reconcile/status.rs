@@ -1,30 +1,66 @@
 //! What a situation means for each object: sync and health of apps, reach of hosts and
 //! balancers, as kube-like objects in the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 
 use crate::api::{AppStatus, CommitStatus, Health, ReachStatus, Status, Sync};
 use crate::model::{
-    AppId, BalancerName, BalancerState, Condition, Container, EventType, Kind, Object, ProxyFile,
-    View,
+    AppId, BalancerName, BalancerState, Condition, Container, Desired, EventType, Host, HostName,
+    Kind, Object, Observed, ProxyFile, View,
 };
-use crate::plan::{Fallback, WaitCause};
-use crate::store::StoreError;
+use crate::plan::{BlockedApp, Fallback, Plan, WaitCause, Waiting};
+use crate::store::{Change, StoreError};
 
 use super::Controller;
 use super::controller::Recollection;
-use super::memory::{json, object};
+use super::memory::{json, object, of_app};
 use super::situation::Situation;
+
+/// What was written last: what is the same isn't written again.
+pub(super) struct Written {
+    desired: Arc<Desired>,
+    observed: Observed,
+    departed: BTreeMap<HostName, Host>,
+    troubles: BTreeMap<BalancerName, String>,
+}
+
+/// A plan by app.
+struct Outline<'s> {
+    stepping: BTreeSet<&'s AppId>,
+    waiting: BTreeMap<&'s AppId, Vec<&'s Waiting>>,
+    blocked: BTreeMap<&'s AppId, Vec<&'s BlockedApp>>,
+}
+
+impl<'s> Outline<'s> {
+    fn new(plan: &'s Plan) -> Self {
+        let mut waiting: BTreeMap<&AppId, Vec<&Waiting>> = BTreeMap::new();
+        for waits in &plan.waiting {
+            waiting.entry(&waits.app).or_default().push(waits);
+        }
+        let mut blocked: BTreeMap<&AppId, Vec<&BlockedApp>> = BTreeMap::new();
+        for block in &plan.blocked {
+            if let Some(app) = &block.app {
+                blocked.entry(app).or_default().push(block);
+            }
+        }
+        let stepping = plan.steps.iter().filter_map(|step| step.app.as_ref()).collect();
+        Self { stepping, waiting, blocked }
+    }
+}
 
 impl Controller {
     /// The status of everything, as of that look.
     pub(super) fn status_of(&self, situation: &Situation) -> Result<Status, StoreError> {
         let commits = self.memory.commits()?;
+        let outline = Outline::new(&situation.plan);
         let mut apps = Vec::new();
         for id in app_ids(situation) {
             let stored = self.parts.store.get(Kind::App, &id.to_string())?;
-            apps.push(app_status(situation, id, stored.as_ref()));
+            apps.push(app_status(situation, &outline, id, stored.as_ref()));
         }
         let recollection = self.recollect();
         Ok(Status {
@@ -37,7 +73,7 @@ impl Controller {
             balancers: self.balancers_of(situation, &recollection),
             source_error: recollection.source_error.clone(),
             diagnostics: situation.diagnostics.clone(),
-            counters: recollection.counters.clone(),
+            counters: self.counters(&recollection),
         })
     }
 
@@ -61,93 +97,244 @@ impl Controller {
         balancers
     }
 
-    /// Writes every object that differs from what is stored; forgets those that are gone.
+    /// Writes every object that differs from what is stored, and forgets those that are gone.
+    /// After the first time only what changed since the time before is looked at.
     pub(super) fn write_objects(&self, situation: &Situation) -> Result<(), StoreError> {
-        let mut objects = Vec::new();
+        let (before, mut apps) = {
+            let mut recollection = self.recollect();
+            (recollection.written.take(), std::mem::take(&mut recollection.unwritten))
+        };
+        apps.extend(situation.planned.iter().cloned());
+        if before.is_none() {
+            apps.extend(self.known_apps()?);
+            apps.extend(app_ids(situation).into_iter().cloned());
+        }
+        let changes = self.changes(situation, before.as_ref(), &apps)?;
+        let troubles = self.recollect().balancer_troubles.clone();
+        let written = self.memory.write(changes);
+        // What a failing disk doesn't take is remembered by the store itself.
+        self.recollect().written = Some(Written {
+            desired: situation.desired.clone(),
+            observed: situation.observed.clone(),
+            departed: situation.known.departed_hosts.clone(),
+            troubles,
+        });
+        self.count("objectsWritten", written? as u64);
+        Ok(())
+    }
+
+    /// Apps of which the store has an object.
+    fn known_apps(&self) -> Result<Vec<AppId>, StoreError> {
+        let names = self.parts.store.names(Kind::App)?.into_iter();
+        let names = names.chain(self.parts.store.names(Kind::Revision)?);
+        Ok(names.filter_map(|name| name.parse().ok()).collect())
+    }
+
+    fn changes(
+        &self,
+        situation: &Situation,
+        before: Option<&Written>,
+        apps: &BTreeSet<AppId>,
+    ) -> Result<Vec<Change>, StoreError> {
+        let mut changes = Vec::new();
+        if before.is_none_or(|before| !Arc::ptr_eq(&before.desired, &situation.desired)) {
+            self.changed_declared(situation, &mut changes)?;
+        }
+        self.changed_hosts(situation, before, &mut changes)?;
+        self.changed_balancers(situation, before, &mut changes)?;
+        let outline = Outline::new(&situation.plan);
+        for id in apps {
+            self.changed_app(situation, &outline, id, &mut changes)?;
+        }
+        self.changed_containers(situation, before, &mut changes)?;
+        Ok(changes)
+    }
+
+    /// Installation and Environments.
+    fn changed_declared(
+        &self,
+        situation: &Situation,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), StoreError> {
         let desired = &situation.desired;
         let mut installation = object(Kind::Installation, desired.installation.name.as_str(), None);
         installation.spec = json(&desired.installation);
-        objects.push(installation);
+        changes.push(Change::Put(installation));
         for (name, env) in &desired.environments {
             let mut environment = object(Kind::Environment, name.as_str(), None);
             environment.spec = json(env);
-            objects.push(environment);
+            changes.push(Change::Put(environment));
         }
-        for (name, view) in &situation.observed.hosts {
-            let departed = situation.known.departed_hosts.get(name);
-            let declared = desired.hosts.get(name).map(AsRef::as_ref).or(departed);
+        for name in self.parts.store.names(Kind::Environment)? {
+            if !desired.environments.keys().any(|declared| declared.as_str() == name) {
+                changes.push(Change::Delete(Kind::Environment, name));
+            }
+        }
+        Ok(())
+    }
+
+    fn changed_hosts(
+        &self,
+        situation: &Situation,
+        before: Option<&Written>,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), StoreError> {
+        let (desired, departed) = (&situation.desired, &situation.known.departed_hosts);
+        let views = &situation.observed.hosts;
+        let names: BTreeSet<&HostName> = match before {
+            None => views.keys().collect(),
+            Some(before) => {
+                let views = differing(&before.observed.hosts, views);
+                let declared = differing(&before.desired.hosts, &desired.hosts);
+                let moved = before.departed.keys().filter(|name| !departed.contains_key(*name));
+                views.chain(declared).chain(moved).chain(departed.keys()).collect()
+            }
+        };
+        for name in names {
+            let Some(view) = views.get(name) else { continue };
+            let is_empty = view.seen().is_some_and(|state| state.containers.is_empty());
+            if departed.contains_key(name) && is_empty {
+                changes.push(Change::Delete(Kind::Host, name.to_string()));
+                continue;
+            }
+            let declared = desired.hosts.get(name).map(AsRef::as_ref).or(departed.get(name));
             let mut host = object(Kind::Host, name.as_str(), None);
             host.spec = json(&declared);
             host.status = self.reach_status(Kind::Host, name.as_str(), view)?;
-            objects.push(host);
+            changes.push(Change::Put(host));
         }
-        for (name, view) in &situation.observed.balancers {
+        Ok(())
+    }
+
+    fn changed_balancers(
+        &self,
+        situation: &Situation,
+        before: Option<&Written>,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), StoreError> {
+        let (desired, views) = (&situation.desired, &situation.observed.balancers);
+        let troubles = self.recollect().balancer_troubles.clone();
+        for (name, view) in views {
+            let same = before.is_some_and(|before| {
+                let sees = |view: &View<Arc<BalancerState>>| view.clone().map(drop);
+                before.observed.balancers.get(name).map(sees) == Some(sees(view))
+                    && before.desired.balancers.get(name) == desired.balancers.get(name)
+                    && before.troubles.get(name) == troubles.get(name)
+            });
+            if same {
+                continue;
+            }
             let mut balancer = object(Kind::Balancer, name.as_str(), None);
             balancer.spec = json(&desired.balancers.get(name));
             balancer.status = self.reach_status(Kind::Balancer, name.as_str(), view)?;
-            if let Some(trouble) = self.recollect().balancer_troubles.get(name) {
+            if let Some(trouble) = troubles.get(name) {
                 balancer.status["trouble"] = json(trouble);
             }
-            objects.push(balancer);
+            changes.push(Change::Put(balancer));
         }
-        for id in app_ids(situation) {
-            let app = self.app_object(situation, id)?;
-            objects.extend(revision_object(situation, id, &app));
-            objects.push(app);
-        }
-        for (host, container) in situation.observed.containers() {
-            let app = &container.birth.app;
-            let name = format!("{host}/{}", container.name);
-            let mut seen = object(Kind::Container, &name, Some(app.environment.to_string()));
-            seen.spec = json(&container.birth);
-            seen.status = serde_json::json!({
-                "host": host, "id": container.id, "state": container.state, "health": container.health,
-            });
-            if let (Some(ended), Some(status)) =
-                (container.state.ended(), seen.status.as_object_mut())
-            {
-                status.insert("message".into(), ended.to_string().into());
-            }
-            objects.push(seen);
-        }
-        let written = self.parts.store.put(objects.clone())?;
-        self.count("objectsWritten", written as u64);
-        self.forget(situation, &objects)
-    }
-
-    /// Deletes the objects of what isn't declared and isn't there any more. What couldn't be
-    /// seen is kept.
-    fn forget(&self, situation: &Situation, written: &[Object]) -> Result<(), StoreError> {
-        let apps = app_ids(situation);
-        for object in self.parts.store.list(Kind::Revision)? {
-            let app = object.metadata.name.parse::<AppId>();
-            if app.is_ok_and(|app| !apps.contains(&app)) {
-                self.parts.store.delete(Kind::Revision, &object.metadata.name)?;
-            }
-        }
-        for kind in [Kind::Environment, Kind::Balancer, Kind::App, Kind::Container] {
-            let names: std::collections::BTreeSet<&str> = written
-                .iter()
-                .filter(|object| object.kind == kind)
-                .map(|object| object.metadata.name.as_str())
-                .collect();
-            for object in self.parts.store.list(kind)? {
-                let name = &object.metadata.name;
-                let on_unseen = kind == Kind::Container
-                    && name.split('/').next().is_some_and(|host| {
-                        let host = host.parse().ok();
-                        host.is_some_and(|host| situation.observed.host(&host).is_none())
-                    });
-                if !names.contains(name.as_str()) && !on_unseen {
-                    self.parts.store.delete(kind, name)?;
+        if before.is_none_or(|before| !before.observed.balancers.keys().eq(views.keys())) {
+            for name in self.parts.store.names(Kind::Balancer)? {
+                if !views.keys().any(|seen| seen.as_str() == name) {
+                    changes.push(Change::Delete(Kind::Balancer, name));
                 }
             }
         }
-        let departed = &situation.known.departed_hosts;
-        for name in departed.keys() {
-            let empty = situation.observed.host(name).is_some_and(|s| s.containers.is_empty());
-            if empty {
-                self.parts.store.delete(Kind::Host, name.as_str())?;
+        Ok(())
+    }
+
+    /// One App, and what it has that works.
+    fn changed_app(
+        &self,
+        situation: &Situation,
+        outline: &Outline<'_>,
+        id: &AppId,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), StoreError> {
+        let desired = &situation.desired;
+        let is_there = desired.apps.contains_key(id)
+            || desired.blocked.contains_key(id)
+            || !situation.containers_of(id).is_empty();
+        if !is_there {
+            for kind in [Kind::App, Kind::Revision] {
+                changes.push(Change::Delete(kind, id.to_string()));
+            }
+            return Ok(());
+        }
+        let app = self.app_object(situation, outline, id)?;
+        changes.extend(revision_object(situation, id, &app).map(Change::Put));
+        changes.push(Change::Put(app));
+        Ok(())
+    }
+
+    /// Containers of the hosts that look otherwise than before. Those of hosts that couldn't be
+    /// seen are kept.
+    fn changed_containers(
+        &self,
+        situation: &Situation,
+        before: Option<&Written>,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), StoreError> {
+        let views = &situation.observed.hosts;
+        let mut stale: BTreeSet<&HostName> = BTreeSet::new();
+        let hosts: Vec<&HostName> = match before {
+            None => views.keys().collect(),
+            Some(before) => differing(&before.observed.hosts, views).collect(),
+        };
+        for host in hosts {
+            let Some(state) = situation.observed.host(host) else {
+                // A host that isn't looked at any more has nothing of ours.
+                if !views.contains_key(host) {
+                    stale.insert(host);
+                }
+                continue;
+            };
+            let old = before.and_then(|before| before.observed.host(host));
+            if old.is_none() {
+                stale.insert(host);
+            }
+            let old = old.into_iter().flat_map(|old| &old.containers);
+            let old: BTreeMap<&str, &Arc<Container>> = old.map(|c| (c.name.as_str(), c)).collect();
+            let new: BTreeSet<&str> = state.containers.iter().map(|c| c.name.as_str()).collect();
+            for container in &state.containers {
+                if old.get(container.name.as_str()).is_none_or(|known| *known != container) {
+                    changes.push(Change::Put(container_object(host, container)));
+                }
+            }
+            for name in old.keys().filter(|name| !new.contains(*name)) {
+                changes.push(Change::Delete(Kind::Container, format!("{host}/{name}")));
+            }
+        }
+        if !stale.is_empty() || before.is_none() {
+            self.forget_containers(situation, &stale, before.is_none(), changes)?;
+        }
+        Ok(())
+    }
+
+    /// Containers that the store knows, of hosts of which it isn't known what was written.
+    fn forget_containers(
+        &self,
+        situation: &Situation,
+        hosts: &BTreeSet<&HostName>,
+        of_all: bool,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), StoreError> {
+        let views = &situation.observed.hosts;
+        let asked = views.iter().filter(|(host, _)| of_all || hosts.contains(*host));
+        let standing: BTreeMap<&str, BTreeSet<&str>> = asked
+            .filter_map(|(host, view)| {
+                let names = view.seen()?.containers.iter().map(|c| c.name.as_str());
+                Some((host.as_str(), names.collect()))
+            })
+            .collect();
+        for key in self.parts.store.names(Kind::Container)? {
+            let Some((host, name)) = key.split_once('/') else { continue };
+            let Ok(which) = host.parse::<HostName>() else { continue };
+            let is_gone = match standing.get(host) {
+                Some(names) => !names.contains(name),
+                None => !views.contains_key(&which) && (of_all || hosts.contains(&which)),
+            };
+            if is_gone {
+                changes.push(Change::Delete(Kind::Container, key));
             }
         }
         Ok(())
@@ -182,10 +369,15 @@ impl Controller {
         Ok(serde_json::json!({ "conditions": conditions }))
     }
 
-    fn app_object(&self, situation: &Situation, id: &AppId) -> Result<Object, StoreError> {
+    fn app_object(
+        &self,
+        situation: &Situation,
+        outline: &Outline<'_>,
+        id: &AppId,
+    ) -> Result<Object, StoreError> {
         let name = id.to_string();
         let stored = self.parts.store.get(Kind::App, &name)?;
-        let mut status = app_status(situation, id, stored.as_ref());
+        let mut status = app_status(situation, outline, id, stored.as_ref());
         self.date(&mut status.conditions, stored.as_ref());
         let mut app = object(Kind::App, &name, Some(id.environment.to_string()));
         app.spec = json(&situation.desired.apps.get(id));
@@ -209,6 +401,31 @@ impl Controller {
     }
 }
 
+fn container_object(host: &HostName, container: &Container) -> Object {
+    let app = &container.birth.app;
+    let name = format!("{host}/{}", container.name);
+    let mut seen = object(Kind::Container, &name, Some(app.environment.to_string()));
+    seen.spec = json(&container.birth);
+    seen.status = serde_json::json!({
+        "host": host, "id": container.id, "state": container.state, "health": container.health,
+    });
+    if let (Some(ended), Some(status)) = (container.state.ended(), seen.status.as_object_mut()) {
+        status.insert("message".into(), ended.to_string().into());
+    }
+    seen
+}
+
+/// The keys under which two maps that share what is the same differ.
+fn differing<'m, K: Ord + Clone, V: PartialEq + Clone>(
+    old: &'m OrdMap<K, V>,
+    new: &'m OrdMap<K, V>,
+) -> impl Iterator<Item = &'m K> {
+    old.diff(new).map(|difference| match difference {
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
+        DiffItem::Update { new: (key, _), .. } => key,
+    })
+}
+
 /// What is gone back to when a later revision fails: the app as it is, where it is as declared.
 fn revision_object(situation: &Situation, id: &AppId, app: &Object) -> Option<Object> {
     let declared = situation.desired.apps.get(id)?;
@@ -217,9 +434,7 @@ fn revision_object(situation: &Situation, id: &AppId, app: &Object) -> Option<Ob
     if !is("sync", "InSync") || !is("health", "Healthy") {
         return None;
     }
-    let mut revision = object(Kind::Revision, &id.to_string(), Some(id.environment.to_string()));
-    revision.spec = json(&Fallback { app: declared.clone(), pin });
-    Some(revision)
+    Some(of_app(Kind::Revision, id, &Fallback { app: declared.clone(), pin }))
 }
 
 /// Every app that is declared, or of which something stands.
@@ -267,13 +482,17 @@ pub(super) fn condition(kind: &str, status: &str, reason: &str, message: String)
 }
 
 /// One app, on both axes.
-fn app_status(situation: &Situation, id: &AppId, stored: Option<&Object>) -> AppStatus {
-    let plan = &situation.plan;
+fn app_status(
+    situation: &Situation,
+    outline: &Outline<'_>,
+    id: &AppId,
+    stored: Option<&Object>,
+) -> AppStatus {
     let declared = situation.desired.apps.get(id);
-    let steps = plan.steps.iter().any(|step| step.app.as_ref() == Some(id));
+    let steps = outline.stepping.contains(id);
     let busy = situation.known.busy.contains(id);
-    let waiting: Vec<_> = plan.waiting.iter().filter(|waiting| waiting.app == *id).collect();
-    let blocked: Vec<_> = plan.blocked.iter().filter(|b| b.app.as_ref() == Some(id)).collect();
+    let waiting = outline.waiting.get(id).map_or(&[][..], Vec::as_slice);
+    let blocked = outline.blocked.get(id).map_or(&[][..], Vec::as_slice);
     let unseen = waiting.iter().any(|waiting| {
         matches!(waiting.cause, WaitCause::HostUnseen { .. } | WaitCause::BalancerUnseen { .. })
     });
@@ -334,7 +553,7 @@ fn app_status(situation: &Situation, id: &AppId, stored: Option<&Object>) -> App
 
 /// Which of its containers don't run, and why, as far as the engine tells.
 fn ends(situation: &Situation, id: &AppId) -> String {
-    let of_app = situation.observed.containers_of(id);
+    let of_app = situation.containers_of(id).iter();
     let ended = of_app.filter_map(|(host, container)| {
         Some(format!("; {} on {host}: {}", container.name, container.state.ended()?))
     });
@@ -349,23 +568,20 @@ fn count(situation: &Situation, id: &AppId) -> (Option<String>, u32, bool) {
     });
     // As kubectl counts: whatever serves is ready; whether it is what is declared is the other
     // axis.
-    let ready =
-        |container: &&Arc<Container>| container.is_ready() && serves(situation, id, container);
-    let containers = situation.observed.containers_of(id).map(|(_, container)| container);
-    let ready = containers.filter(ready).count() as u32;
-    let standing = situation.observed.containers_of(id).any(|(_, container)| container.runs());
+    let containers = situation.containers_of(id);
+    let ready = containers
+        .iter()
+        .filter(|(host, container)| container.is_ready() && serves(situation, id, host, container))
+        .count() as u32;
+    let standing = containers.iter().any(|(_, container)| container.runs());
     (revision.map(|revision| revision.short12()), ready, standing)
 }
 
 /// Up in every balancer of the app's routes that can be seen.
-fn serves(situation: &Situation, id: &AppId, container: &Container) -> bool {
+fn serves(situation: &Situation, id: &AppId, host: &HostName, container: &Container) -> bool {
     use crate::model::{BackendName, CheckState, ProxyProcess};
     let fallback = situation.known.fallbacks.get(id).map(|then| &then.app);
     let Some(app) = situation.desired.apps.get(id).or(fallback) else { return true };
-    let hosts = situation.observed.containers_of(id);
-    let Some((host, _)) = hosts.into_iter().find(|(_, c)| c.id == container.id) else {
-        return false;
-    };
     let name = container.birth.server_name(host);
     let backend = BackendName::stable(id.clone());
     app.routes.iter().all(|route| match situation.observed.balancer(&route.balancer) {

@@ -98,11 +98,6 @@ impl GitSource {
         })
     }
 
-    /// How many blobs were read from the object database since the start.
-    pub fn blobs_read(&self) -> u64 {
-        self.fetched.blobs_read()
-    }
-
     /// Fetches in a thread of its own: one that hangs doesn't keep the program from ending,
     /// nor the next fetch from being tried.
     async fn bring(&self, wanted: Wanted, applied: Option<Oid>) -> Result<Oid, SourceError> {
@@ -213,6 +208,10 @@ impl Source for GitSource {
 
     fn name(&self) -> String {
         self.fetched.name().to_owned()
+    }
+
+    fn blobs_read(&self) -> u64 {
+        self.fetched.blobs_read()
     }
 }
 

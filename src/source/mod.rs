@@ -88,4 +88,7 @@ pub trait Source: Send + Sync {
 
     /// How people know it, without credentials.
     fn name(&self) -> String;
+
+    /// How many blobs, or files as they lie, were read since the start.
+    fn blobs_read(&self) -> u64;
 }

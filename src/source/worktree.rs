@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ pub struct WorktreeSource {
     watcher: Mutex<RecommendedWatcher>,
     /// The last states, the newest last.
     states: Mutex<Vec<Files>>,
+    files_read: AtomicU64,
 }
 
 impl WorktreeSource {
@@ -57,7 +59,7 @@ impl WorktreeSource {
         let changes = Arc::new(Notify::new());
         let watcher = watch(&folder, changes.clone())?;
         let (watcher, states) = (Mutex::new(watcher), Mutex::default());
-        Ok(Self { folder, changes, watcher, states })
+        Ok(Self { folder, changes, watcher, states, files_read: AtomicU64::new(0) })
     }
 
     /// The files as they lie now.
@@ -70,6 +72,7 @@ impl WorktreeSource {
                 cause: "the thread that reads the files ended early".into(),
             })
         })?;
+        self.files_read.fetch_add(files.files.len() as u64, Ordering::Relaxed);
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         states.retain(|state| state.commit != files.commit);
         if states.len() >= REMEMBERED {
@@ -146,6 +149,10 @@ impl Source for WorktreeSource {
 
     fn name(&self) -> String {
         self.folder.display().to_string()
+    }
+
+    fn blobs_read(&self) -> u64 {
+        self.files_read.load(Ordering::Relaxed)
     }
 }
 

@@ -61,7 +61,8 @@ impl Bed {
 
     pub fn adapter(folder: &Path, run: BalancerRun) -> HaproxyProxy {
         let (name, haproxy) = ("edge".parse().unwrap(), "haproxy".to_owned());
-        HaproxyProxy::new(HaproxyOptions { name, run, folder: folder.into(), haproxy }).unwrap()
+        let (folder, calls) = (folder.into(), Arc::default());
+        HaproxyProxy::new(HaproxyOptions { name, run, folder, haproxy, calls }).unwrap()
     }
 
     /// One that knows nothing of what the first one did, as after a restart of the controller.
