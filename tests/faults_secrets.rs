@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::{Fleet, Installation, Output, app, run, set};
+use plimsoll::model::SecretName;
+use plimsoll::source::{Remote, SecretFolder, SourceOptions};
 use refusing::RefusingRegistry;
+use secrecy::ExposeSecret;
 use serde_json::json;
 use source_support::{Listener, reply};
 
@@ -212,4 +215,45 @@ fn x1_the_token_of_a_repository_that_refuses_it() {
         let found = canary_in(&std::fs::read(&path).unwrap_or_default());
         assert!(found.is_none(), "{found:?} is in {}", path.display());
     }
+}
+
+/// Set for the child that panics.
+const PANICS: &str = "PLIMSOLL_TEST_PANICS_IN";
+
+/// Whatever a panic may print of what is at hand when secrets are: the message of a panic, and
+/// the notes of a failed `unwrap`, are made of values as `{:?}` shows them.
+fn panic_with_everything_at_hand(folder: &Path) -> ! {
+    let names: BTreeSet<SecretName> = [SecretName::new("web/token").unwrap()].into();
+    let secrets = SecretFolder::new(folder.join("secrets"));
+    let url = format!("https://person:{TOKEN}@127.0.0.1:1/shop.git");
+    let mut options = SourceOptions::new(url.clone(), folder.join("source"));
+    options.credentials.token_file = Some(folder.join("token"));
+    let remote = Remote::parse(&url).unwrap();
+    let values = secrets.values(&names).unwrap();
+    assert!(values.values().all(|value| value.expose_secret() == ENV));
+    let digests = secrets.digests(&names);
+    let missing = secrets.values(&[SecretName::new("web/other").unwrap()].into());
+    let everything = (secrets, values, digests, options, remote, missing.unwrap_err());
+    Err::<(), _>(everything).unwrap();
+    unreachable!("it panicked");
+}
+
+#[test]
+fn x1_a_panic_tells_no_secret() {
+    if let Some(folder) = std::env::var_os(PANICS) {
+        panic_with_everything_at_hand(Path::new(&folder));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("secrets/web")).unwrap();
+    std::fs::write(folder.path().join("secrets/web/token"), ENV).unwrap();
+    std::fs::write(folder.path().join("token"), TOKEN).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "x1_a_panic_tells_no_secret", "--nocapture"]);
+    child.env(PANICS, folder.path()).env("RUST_BACKTRACE", "full").env("RUST_LOG", "trace");
+    let told = run(&mut child).expect_failure();
+    // It would be worth nothing if it weren't told what was at hand.
+    for words in ["panicked at", "web/token", "REDACTED", "127.0.0.1:1/shop.git", "web/other"] {
+        assert!(told.to_string().contains(words), "{words} isn't told: {told}");
+    }
+    expect_none_in(&told);
 }
