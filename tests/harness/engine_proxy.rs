@@ -1,6 +1,8 @@
 //! A socket in front of an engine's socket that does to chosen calls what broken machines do:
 //! loses the reply, answers nonsense, an error, or nothing at all.
 
+#![allow(dead_code, reason = "each test binary uses another part of it")]
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -150,6 +152,27 @@ fn fault_of(line: &str, plan: &Mutex<Vec<Planned>>) -> Option<Fault> {
     Some(planned.fault)
 }
 
+/// Carries the rest in both directions. The call is on its way until the engine answers.
+async fn carry_on(mut client: UnixStream, mut engine: UnixStream, counted: OnItsWay) {
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_engine, mut to_engine) = engine.split();
+    let asking = async {
+        let _ = tokio::io::copy(&mut from_client, &mut to_engine).await;
+        let _ = to_engine.shutdown().await;
+    };
+    let answering = async {
+        let (mut counted, mut part) = (Some(counted), vec![0; 16 << 10]);
+        while let Ok(length @ 1..) = from_engine.read(&mut part).await {
+            drop(counted.take());
+            if to_client.write_all(&part[..length]).await.is_err() {
+                break;
+            }
+        }
+        let _ = to_client.shutdown().await;
+    };
+    tokio::join!(asking, answering);
+}
+
 async fn carry(
     mut client: UnixStream,
     engine: PathBuf,
@@ -167,7 +190,7 @@ async fn carry(
     let line = String::from_utf8_lossy(&head);
     let line = line.lines().next().unwrap_or_default().to_owned();
     let fault = fault_of(&line, &plan);
-    let _counted = OnItsWay::new(&line, traffic);
+    let counted = OnItsWay::new(&line, traffic);
     seen.lock().unwrap().push(line);
     let answer = |text: &str| text.as_bytes().to_vec();
     let answer = match fault {
@@ -192,8 +215,7 @@ async fn carry(
                 return;
             }
             if fault.is_none() {
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
-                return;
+                return carry_on(client, upstream, counted).await;
             }
             let (mut from_client, _) = client.split();
             let (mut from_engine, mut to_engine) = upstream.split();
