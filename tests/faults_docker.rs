@@ -488,12 +488,32 @@ fn d18_a_program_that_ignores_sigterm_is_killed_at_its_grace() {
     let shop = Installation::new("d18");
     let stubborn = set(set(web(), "/env/IGNORE_SIGTERM", "1"), "/stop/grace", "2s");
     shop.deploy(&stubborn);
+    let stubborn_ones = shop.containers();
     let load = Load::start(shop.load_on("web"));
     let begin = Instant::now();
     shop.deploy(&set(stubborn, "/image", "web:2"));
     let took = begin.elapsed();
     assert!((2.0..25.0).contains(&took.as_secs_f64()), "{took:?}");
     assert_eq!(shop.containers().len(), 2);
+    // The engine tells what it sent: first the word to end, and after the grace the end.
+    let fleet = Fleet::shared();
+    for (name, id) in &stubborn_ones {
+        let engine = if name.starts_with("alpha/") { &fleet.alpha } else { &fleet.beta };
+        let format = "{{.TimeNano}} {{.Actor.Attributes.signal}}";
+        let about = format!("container={id}");
+        let filters = ["--filter", "event=kill", "--filter", &about, "--format", format];
+        let words = ["events", "--since", "5m", "--until", "0s"].into_iter().chain(filters);
+        let told = engine.docker(words).expect(0);
+        let signals: Vec<(u64, &str)> = told
+            .text()
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(time, signal)| (time.parse().unwrap(), signal))
+            .collect();
+        let [(asked, "15"), (killed, "9")] = signals[..] else { panic!("{name}: {told}") };
+        let grace = Duration::from_nanos(killed - asked);
+        assert!((1.9..6.0).contains(&grace.as_secs_f64()), "{name}: {grace:?}");
+    }
     load.stop().expect_none_lost(100);
 }
 
