@@ -86,20 +86,40 @@ fn plain() -> impl Strategy<Value = String> {
 }
 
 fn hostile() -> impl Strategy<Value = String> {
-    let poisoned = |(before, poison, after): (String, &str, String)| before + poison + &after;
+    let mixed = |(before, poison, after): (String, &str, String)| before + poison + &after;
     prop_oneof![
         2 => plain(),
-        2 => (plain(), select(POISON.to_vec()), plain()).prop_map(poisoned),
+        1 => (plain(), select(POISON.to_vec()), plain()).prop_map(mixed),
         1 => any::<String>(),
     ]
 }
 
-/// The plain texts, with some of them in place of which anything may stand.
+fn plain_texts() -> Texts {
+    FIELDS.map(|(field, text)| (field, text.to_owned())).into()
+}
+
+/// A text that is fine in that field.
+fn fine_in(field: &str) -> &'static str {
+    let (_, text) = FIELDS.into_iter().find(|(name, _)| *name == field).expect("a field");
+    if text.is_empty() { "/etc/haproxy/certs" } else { text }
+}
+
+/// A text that is fine in that field but for the poison in it.
+fn poisoned(field: &str, poison: &str, at: usize) -> String {
+    let text = fine_in(field);
+    let (before, after) = text.split_at(at % (text.len() + 1));
+    format!("{before}{poison}{after}")
+}
+
+/// The plain texts, with some of them poisoned, and some in place of which anything may stand.
 fn texts() -> impl Strategy<Value = Texts> {
-    let drawn = (0..FIELDS.len(), hostile());
-    proptest::collection::vec(drawn, 1..4).prop_map(|drawn| {
-        let mut texts = Texts::from(FIELDS.map(|(field, text)| (field, text.to_owned())));
-        texts.extend(drawn.into_iter().map(|(nth, text)| (FIELDS[nth].0, text)));
+    let poisons = (0..FIELDS.len(), select(POISON.to_vec()), any::<usize>())
+        .prop_map(|(nth, poison, at)| (FIELDS[nth].0, poisoned(FIELDS[nth].0, poison, at)));
+    let others = (0..FIELDS.len(), hostile()).prop_map(|(nth, text)| (FIELDS[nth].0, text));
+    let drawn = prop_oneof![poisons, others];
+    proptest::collection::vec(drawn, 1..3).prop_map(|drawn| {
+        let mut texts = plain_texts();
+        texts.extend(drawn);
         texts
     })
 }
@@ -247,7 +267,7 @@ struct Kinds {
 
 impl Kinds {
     fn new() -> Self {
-        let texts = Texts::from(FIELDS.map(|(field, text)| (field, text.to_owned())));
+        let texts = plain_texts();
         let desired = read(&manifests(&texts), 1);
         assert!(desired.blocked.is_empty(), "{:?}", desired.blocked);
         let world = standing(desired);
@@ -375,7 +395,7 @@ static KINDS: std::sync::OnceLock<Kinds> = std::sync::OnceLock::new();
 #[test]
 fn what_gets_through_is_more_than_what_is_plain_and_what_is_added_is_seen() {
     let accepted = |field: &'static str, text: &str| {
-        let mut texts = Texts::from(FIELDS.map(|(field, text)| (field, text.to_owned())));
+        let mut texts = plain_texts();
         texts.insert(field, text.to_owned());
         let world = standing(read(&manifests(&texts), 1));
         let whole = files(&world);
@@ -393,14 +413,18 @@ fn what_gets_through_is_more_than_what_is_plain_and_what_is_added_is_seen() {
         assert!(accepted(field, text), "{field}: {text} is refused");
     }
     for (field, _) in FIELDS {
+        assert!(accepted(field, fine_in(field)), "{field}");
         for poison in POISON {
-            assert!(!accepted(field, &format!("a{poison}b")), "{field}: {poison:?} gets through");
+            for at in [1, fine_in(field).len()] {
+                let text = poisoned(field, poison, at);
+                assert!(!accepted(field, &text), "{field}: {text:?} gets through");
+            }
         }
     }
 
     // Texts that a type would let through: each is seen.
     let kinds = KINDS.get_or_init(Kinds::new);
-    let texts = Texts::from(FIELDS.map(|(field, text)| (field, text.to_owned())));
+    let texts = plain_texts();
     let config = files(&standing(read(&manifests(&texts), 1))).pop().unwrap().1;
     let rendered = render(&config, &places("/x")).unwrap();
     for (what, by) in [
@@ -426,7 +450,7 @@ fn what_gets_through_is_more_than_what_is_plain_and_what_is_added_is_seen() {
 #[test]
 fn without_apps_there_are_the_listeners_only() {
     let kinds = KINDS.get_or_init(Kinds::new);
-    let texts = Texts::from(FIELDS.map(|(field, text)| (field, text.to_owned())));
+    let texts = plain_texts();
     let mut config = files(&standing(read(&manifests(&texts), 1))).pop().unwrap().1;
     config.structure.backends.clear();
     config.routes.clear();
