@@ -69,6 +69,36 @@ fn expect_none_anywhere(shop: &Installation) {
     }
 }
 
+/// All objects of every kind, each of our containers one by one, and what the engine shows of
+/// them to everybody: their labels.
+#[track_caller]
+fn expect_none_in_any_object(shop: &Installation) {
+    let kinds = [
+        "installation",
+        "environment",
+        "host",
+        "balancer",
+        "app",
+        "container",
+        "pin",
+        "revision",
+        "hold",
+        "approval",
+        "source",
+        "execution",
+    ];
+    for kind in kinds {
+        expect_none_in(&shop.plimsoll(["get", kind, "-o", "json"]).expect(0));
+    }
+    for (name, id) in shop.containers() {
+        expect_none_in(&shop.plimsoll(["describe", "container", &name]));
+        let found = Fleet::shared().alpha.inspect(&id).expect("it is on alpha");
+        let found = canary_in(found["Config"]["Labels"].to_string().as_bytes());
+        assert!(found.is_none(), "{found:?} is in a label of {name}");
+    }
+    expect_none_in(&shop.validate([]));
+}
+
 /// An image that holds nothing but busybox, on host alpha.
 fn busybox_image(shop: &Installation) -> String {
     let root = shop.folder().join("root");
@@ -111,6 +141,7 @@ fn x1_containers_that_print_their_secrets_when_they_fail() {
         status.app("production/web").health != "Healthy"
     });
     expect_none_anywhere(&shop);
+    expect_none_in_any_object(&shop);
     assert!(canary_in(controller.log().as_bytes()).is_none(), "{}", controller.log());
     controller.stop();
     Fleet::shared().alpha.docker(["rmi", "-f", &image]);
@@ -146,27 +177,42 @@ fn x1_a_container_that_another_process_made_and_that_prints_its_secret() {
     assert!(told.to_string().contains("first "), "its last words aren't told: {told}");
     expect_none_in(&told);
     expect_none_anywhere(&shop);
+    expect_none_in_any_object(&shop);
     Fleet::shared().alpha.docker(["rmi", "-f", &image]);
+}
+
+/// An app with a secret whose start an engine refuses for this field.
+fn that_is_refused(name: &str, field: &str, value: serde_json::Value) -> Installation {
+    let shop = Installation::new(name);
+    shop.write_secret("web/token", ENV);
+    let base = set(set(app("web"), "/hosts", json!(["alpha"])), "/replicas", 1);
+    let base = set(base, "/env", json!({"TOKEN": {"secret": "web/token"}}));
+    shop.write_app(&set(base, field, value));
+    shop.repository.push("What the engine can't use");
+    shop
 }
 
 /// The engine is told the environment, and repeats what it can't use.
 #[test]
 fn x1_an_engine_that_quotes_what_it_was_sent() {
-    let shop = Installation::new("x1-engine");
-    shop.write_secret("web/token", ENV);
-    let base = set(app("web"), "/hosts", json!(["alpha"]));
-    let base = set(set(base, "/replicas", 1), "/env", json!({"TOKEN": {"secret": "web/token"}}));
-    for (what, web) in [
-        ("no such program", set(base.clone(), "/command", json!(["/no/such/program"]))),
-        ("no such user", set(base.clone(), "/user", "nobody-at-all")),
-        ("no such network", set(base.clone(), "/network", "no-such-network")),
+    for (name, field, value) in [
+        ("x1-program", "/command", json!(["/no/such/program"])),
+        ("x1-network", "/network", json!("no-such-network")),
     ] {
-        shop.write_app(&web);
-        shop.repository.push(what);
+        let shop = that_is_refused(name, field, value);
         let mut command = shop.command(["apply"]);
         expect_none_in(&run(command.env("RUST_LOG", "trace")).expect_failure());
         expect_none_anywhere(&shop);
     }
+    // This one is tried for minutes: who looks meanwhile learns why, and no more.
+    let shop = that_is_refused("x1-user", "/user", json!("nobody-at-all"));
+    let controller = shop.start();
+    harness::wait_until(std::time::Duration::from_secs(60), "the cause is told", || {
+        shop.plimsoll(["events"]).stdout.contains("unable to find user")
+    });
+    expect_none_anywhere(&shop);
+    assert!(canary_in(controller.log().as_bytes()).is_none(), "{}", controller.log());
+    controller.stop();
 }
 
 #[test]
