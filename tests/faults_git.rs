@@ -476,7 +476,7 @@ fn g13_credentials_in_the_url_are_redacted_however_the_server_fails() {
         for words in [&["diff"][..], &["apply"], &["diff", "-o", "json"], &["doctor"], &["status"]]
         {
             let mut command = shop.command(words.iter().copied());
-            let told = run(command.env("RUST_LOG", "trace"));
+            let told = run(command.env("PLIMSOLL_LOG", "trace"));
             if words[0] != "doctor" && words[0] != "status" {
                 assert!(told.code > 1, "{told}");
                 assert!(told.stderr.contains("127.0.0.1"), "which server? {}", told.stderr);

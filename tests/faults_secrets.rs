@@ -131,7 +131,8 @@ fn x1_containers_that_print_their_secrets_when_they_fail() {
         shop.write_app(&set(base.clone(), "/command", sh(script)));
         shop.repository.push(what);
         let mut command = shop.command(["apply", "-o", "json"]);
-        let told = run(command.env("RUST_LOG", "trace")).expect(1);
+        let told = run(command.env("PLIMSOLL_LOG", "trace")).expect(1);
+        assert!(told.stderr.contains(" WARN plimsoll"), "the log isn't told: {told}");
         expect_none_in(&told);
         expect_none_anywhere(&shop);
         // A new start of the app's story: no hold is in the way.
@@ -172,7 +173,7 @@ fn x1_a_container_that_another_process_made_and_that_prints_its_secret() {
     });
     apply.kill().unwrap();
     apply.wait().unwrap();
-    let told = run(shop.command(["apply", "-o", "json"]).env("RUST_LOG", "trace")).expect(1);
+    let told = run(shop.command(["apply", "-o", "json"]).env("PLIMSOLL_LOG", "trace")).expect(1);
     // It would be worth nothing if what the container says weren't told at all.
     assert!(told.to_string().contains("first "), "its last words aren't told: {told}");
     expect_none_in(&told);
@@ -201,7 +202,7 @@ fn x1_an_engine_that_quotes_what_it_was_sent() {
     ] {
         let shop = that_is_refused(name, field, value);
         let mut command = shop.command(["apply"]);
-        expect_none_in(&run(command.env("RUST_LOG", "trace")).expect_failure());
+        expect_none_in(&run(command.env("PLIMSOLL_LOG", "trace")).expect_failure());
         expect_none_anywhere(&shop);
     }
     // This one is tried for minutes: who looks meanwhile learns why, and no more.
@@ -230,7 +231,7 @@ fn x1_the_login_of_a_registry_that_refuses_it() {
     for words in [&["diff"][..], &["apply"], &["apply", "-o", "json"], &["doctor"]] {
         let mut command = shop.command(words.iter().copied());
         let config = docker.join("config.json");
-        command.env("RUST_LOG", "trace").env("PLIMSOLL_DOCKER_CONFIG", config);
+        command.env("PLIMSOLL_LOG", "trace").env("PLIMSOLL_DOCKER_CONFIG", config);
         expect_none_in(&run(&mut command));
     }
     assert!(registry.logins() > 0, "nobody logged in");
@@ -251,7 +252,7 @@ fn x1_the_token_of_a_repository_that_refuses_it() {
         shop.repository.reach_at(&format!("http://127.0.0.1:{}/shop.git", server.port));
         for words in [&["diff"][..], &["apply", "-o", "json"], &["doctor"]] {
             let mut command = shop.command(words.iter().copied());
-            command.env("RUST_LOG", "trace").env("PLIMSOLL_GIT_TOKEN_FILE", &file);
+            command.env("PLIMSOLL_LOG", "trace").env("PLIMSOLL_GIT_TOKEN_FILE", &file);
             expect_none_in(&run(&mut command));
         }
         asked.insert(server.requests() > 1);
@@ -294,7 +295,7 @@ fn x1_a_panic_tells_no_secret() {
     std::fs::write(folder.path().join("token"), TOKEN).unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", "x1_a_panic_tells_no_secret", "--nocapture"]);
-    child.env(PANICS, folder.path()).env("RUST_BACKTRACE", "full").env("RUST_LOG", "trace");
+    child.env(PANICS, folder.path()).env("RUST_BACKTRACE", "full");
     let told = run(&mut child).expect_failure();
     // It would be worth nothing if it weren't told what was at hand.
     for words in ["panicked at", "web/token", "REDACTED", "127.0.0.1:1/shop.git", "web/other"] {
