@@ -13,6 +13,7 @@ mod registry;
 mod words;
 
 use std::net::TcpListener;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -21,8 +22,8 @@ use tokio::time::Instant;
 use engine::BrokenEngine;
 use engine_proxy::Fault;
 use harness::{
-    Controller, Engine, Fleet, Gate, Installation, Load, LowestServing, Registry, app, host, set,
-    wait_until,
+    Controller, Engine, Fleet, Gate, Installation, Load, LowestServing, Output, Registry, app,
+    host, run, set, wait_until,
 };
 use registry::{RegistryProxy, Trouble};
 use words::{apply, events, expect_words, let_users_come, said, status};
@@ -70,31 +71,32 @@ fn d1_an_engine_that_answers_nonsense_or_nothing_is_an_error_and_is_tried_again(
         shop.expect_nothing_to_do();
     }
 
-    // A call that changes something goes wrong twice, and is tried again by itself.
-    for (number, (part, fault)) in [
-        ("/containers/create", Fault::Status(500)),
-        ("/containers/create", Fault::LoseReply),
-        ("/start", Fault::Close),
-        ("/start", Fault::LoseReply),
-        ("/stop", Fault::Status(503)),
-        ("DELETE ", Fault::Garbage),
-        ("DELETE ", Fault::LoseReply),
+    // Each call that changes something goes wrong, and is tried again by itself.
+    for (number, (fault, times)) in [
+        (Fault::Status(500), 2),
+        (Fault::Status(503), 1),
+        (Fault::Close, 2),
+        (Fault::Garbage, 2),
+        // What was done isn't asked for again, though nobody heard of it.
+        (Fault::LoseReply, 1),
     ]
     .into_iter()
     .enumerate()
     {
         shop.write_app(&set(web(), "/env/NUMBER", number.to_string()));
-        shop.repository.push(&format!("{part} suffers {fault:?}"));
-        broken.plan(part, fault);
-        std::thread::scope(|scope| {
-            let applied = scope.spawn(|| apply(&shop));
-            // What was done isn't asked for again, though nobody heard of it.
-            broken.heal_after(part, if fault == Fault::LoseReply { 1 } else { 2 });
-            let (code, text) = applied.join().unwrap();
-            assert_eq!(code, 0, "{part} {fault:?}: {text}");
-        });
+        shop.repository.push(&format!("Every change suffers {fault:?}"));
+        let changes = ["/containers/create", "/start", "/stop", "DELETE "];
+        broken.plan_each(&changes.map(|part| (part, fault, times)));
+        let (code, text) = apply(&shop);
+        assert_eq!(code, 0, "{fault:?}: {text}");
+        assert_eq!(broken.left(), Vec::<String>::new(), "{fault:?}: calls that didn't suffer");
+        let created = |line: &&String| line.contains("/containers/create");
+        let asked = broken.seen().iter().filter(created).count();
+        assert_eq!(asked, times + 1, "{fault:?}: it is asked until it is answered");
+        expect_words(&events(&shop), &["StepRetried"]);
         shop.expect_nothing_to_do();
-        assert_eq!(shop.containers().len(), 2, "{part} {fault:?}: nothing is made twice");
+        assert_eq!(shop.containers().len(), 2, "{fault:?}: nothing is made twice");
+        broken.heal();
     }
     let_users_come(&load, 100);
     load.stop().expect_none_lost(500);
@@ -108,6 +110,8 @@ fn d1_an_engine_whose_socket_is_missing_is_an_error_and_is_tried_again() {
     let ports = shop.ports.container_ports();
     shop.write("hosts/beta.yaml", &host("beta", &gate.engine(), "127.0.0.2", &ports));
     shop.deploy(&web());
+    let containers = shop.containers();
+    let load = Load::start(shop.load_on("web"));
     gate.close();
     let (code, text) = apply(&shop);
     assert_eq!(code, 1, "{text}");
@@ -117,8 +121,34 @@ fn d1_an_engine_whose_socket_is_missing_is_an_error_and_is_tried_again() {
     let (code, text) = apply(&shop);
     assert_eq!(code, 1, "{text}");
     expect_words(&text, &["host beta", path.to_str().unwrap(), "onnection refused"]);
+
+    // It is there, and isn't for us. Root may open every socket, but for one without that power.
     gate.reopen();
+    let mode = |bits| std::os::unix::fs::PermissionsExt::from_mode(bits);
+    std::fs::set_permissions(&path, mode(0o000)).unwrap();
+    let said = said(&without_power(&shop, &["apply"]));
+    expect_words(&said, &["host beta", path.to_str().unwrap(), "ermission denied"]);
+    assert_eq!(shop.containers(), containers, "unknown isn't gone");
+    std::fs::set_permissions(&path, mode(0o600)).unwrap();
+    shop.expect_nothing_to_do();
+    load.stop().expect_none_lost(100);
     shop.converge();
+    assert_eq!(shop.containers(), containers);
+}
+
+/// `plimsoll` as a root that permissions hold for.
+fn without_power(shop: &Installation, words: &[&str]) -> Output {
+    let command = shop.command(words.iter().copied());
+    let mut setpriv = Command::new("setpriv");
+    setpriv.arg("--bounding-set=-dac_override,-dac_read_search");
+    setpriv.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => setpriv.env(name, value),
+            None => setpriv.env_remove(name),
+        };
+    }
+    run(setpriv.current_dir(shop.folder()))
 }
 
 #[test]
@@ -135,17 +165,21 @@ fn d3_a_name_that_a_foreign_container_holds_is_left_to_it() {
     // The name of the first version's container is somebody else's by now.
     let foreign = fleet.alpha.run_foreign(["--name", &name, "web:3"]);
     let started = |id: &str| fleet.alpha.inspect(id).map(|c| c["State"]["StartedAt"].clone());
-    let before = started(&foreign);
+    let (before, serving) = (started(&foreign), shop.containers());
     shop.write_app(&first);
     shop.repository.push("Back to the first version");
     let (code, text) = apply(&shop);
-    // Another slot serves as well. Where none does, the holder is named.
-    if code != 0 {
-        expect_words(&text, &[&name, &foreign[..12], "isn't ours"]);
-    }
+    assert_eq!(code, 1, "{text}");
+    let words = format!("the name {name} is in use by container {foreign}, which isn't ours");
+    expect_words(&text, &[&words, "production/web"]);
+    expect_words(&events(&shop), &[&words]);
+    let seen = shop.status();
+    assert_eq!(seen.app("production/web").sync, "OutOfSync", "{seen:?}");
     assert!(before.is_some() && started(&foreign) == before, "it isn't touched");
-    let answer = shop.get("web").unwrap();
-    assert_eq!(answer.status, 200);
+    assert_eq!(shop.containers(), serving, "the old one serves on");
+    assert!(shop.get("web").unwrap().text().contains("version=2"));
+
+    // With the name free, nothing is in the way.
     fleet.alpha.remove(&foreign);
     shop.converge();
     assert!(shop.get("web").unwrap().text().contains("version=1"));
@@ -454,12 +488,32 @@ fn d18_a_program_that_ignores_sigterm_is_killed_at_its_grace() {
     let shop = Installation::new("d18");
     let stubborn = set(set(web(), "/env/IGNORE_SIGTERM", "1"), "/stop/grace", "2s");
     shop.deploy(&stubborn);
+    let stubborn_ones = shop.containers();
     let load = Load::start(shop.load_on("web"));
     let begin = Instant::now();
     shop.deploy(&set(stubborn, "/image", "web:2"));
     let took = begin.elapsed();
     assert!((2.0..25.0).contains(&took.as_secs_f64()), "{took:?}");
     assert_eq!(shop.containers().len(), 2);
+    // The engine tells what it sent: first the word to end, and after the grace the end.
+    let fleet = Fleet::shared();
+    for (name, id) in &stubborn_ones {
+        let engine = if name.starts_with("alpha/") { &fleet.alpha } else { &fleet.beta };
+        let format = "{{.TimeNano}} {{.Actor.Attributes.signal}}";
+        let about = format!("container={id}");
+        let filters = ["--filter", "event=kill", "--filter", &about, "--format", format];
+        let words = ["events", "--since", "5m", "--until", "0s"].into_iter().chain(filters);
+        let told = engine.docker(words).expect(0);
+        let signals: Vec<(u64, &str)> = told
+            .text()
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(time, signal)| (time.parse().unwrap(), signal))
+            .collect();
+        let [(asked, "15"), (killed, "9")] = signals[..] else { panic!("{name}: {told}") };
+        let grace = Duration::from_nanos(killed - asked);
+        assert!((1.9..6.0).contains(&grace.as_secs_f64()), "{name}: {grace:?}");
+    }
     load.stop().expect_none_lost(100);
 }
 

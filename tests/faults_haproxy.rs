@@ -170,6 +170,53 @@ fn h4_a_reload_that_is_signalled_and_not_taken_is_no_success() {
     load.stop().expect_none_lost(200);
 }
 
+/// HAProxy reloads, and nobody can read it back: that isn't believed to be a success, whatever
+/// comes in place of the answers.
+#[test]
+fn h4_a_reload_that_cannot_be_read_back_is_no_success() {
+    let shop = Installation::new("h4-back");
+    shop.deploy(&web());
+    let (containers, generation) = (shop.containers(), shop.balancer().generation());
+    let before = files(&shop);
+    let load = Load::start(shop.load_on("web"));
+    let wire = Wire::before(&socket(&shop, "master.sock"));
+    let broken = [Break::LoseAnswer, Break::Garbage, Break::Half, Break::Swallow, Break::Stall];
+    wire.plan_after_reload("show proc", &broken);
+    let port = shop.ports.balancer_port(2);
+    shop.write("balancers/edge.yaml", &with_listener(&shop, &format!("127.0.0.1:{port}")));
+    shop.repository.push("Another listener, and a reload that can't be read back");
+    let (code, text) = apply(&shop);
+    assert!(wire.hits() >= broken.len() as u64, "{} answers were broken: {text}", wire.hits());
+    assert_eq!(code, 1, "{text}");
+    expect_words(&text, &["look at the processes on balancer edge", "HAProxy says"]);
+    let told = ["StepRetried", "the reload didn't take", "no new generation within 10s"];
+    expect_words(&events(&shop), &told);
+    expect_words(&status(&shop), &["edge", "no"]);
+    assert_eq!(files(&shop), before, "a file that nobody is known to serve was taken back");
+    assert_eq!(shop.containers(), containers, "nothing is stopped while nobody sees who serves");
+    drop(wire);
+    // What is seen then decides.
+    shop.converge();
+    assert_ne!(shop.balancer().generation(), generation);
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    assert_eq!(shop.containers(), containers);
+
+    // The answer to the reload itself is lost, as HAProxy does it too: what is read back counts.
+    let generation = shop.balancer().generation();
+    let wire = Wire::before(&socket(&shop, "master.sock"));
+    wire.plan("reload", Break::LoseAnswer);
+    let bind = format!("127.0.0.1:{}", shop.ports.balancer_port(3));
+    shop.write("balancers/edge.yaml", &with_listener(&shop, &bind));
+    shop.repository.push("Another listener, and no answer to the reload");
+    let (code, text) = apply(&shop);
+    assert_eq!((code, wire.hits()), (0, 1), "{text}");
+    drop(wire);
+    assert_ne!(shop.balancer().generation(), generation);
+    shop.expect_nothing_to_do();
+    let_users_come(&load, 100);
+    load.stop().expect_none_lost(500);
+}
+
 /// How often the worker was replaced, as the master counts it.
 fn reloads(shop: &Installation) -> u32 {
     let answer = wire::ask(&socket(shop, "master.sock"), "show proc\n").unwrap();

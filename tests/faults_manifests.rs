@@ -4,14 +4,19 @@
 //! The wording of each single mistake is in `tests/golden/manifest`; here it is about each fault
 //! as a whole: it ends, quickly, in a sentence, and nothing of it reaches a host or a balancer.
 
+#[path = "faults/b_engine.rs"]
+mod engine;
+#[path = "harness/engine_proxy.rs"]
+mod engine_proxy;
 #[path = "faults/a_folder.rs"]
 mod folder;
 mod harness;
 
 use std::time::Duration;
 
+use engine::BrokenEngine;
 use folder::{Folder, app as app_text, route};
-use harness::{Installation, Load, app, set};
+use harness::{Fleet, Installation, Load, app, set, wait_until};
 use plimsoll::manifest::Reader;
 use plimsoll::model::{CommitId, Content, Files};
 use serde_json::json;
@@ -459,4 +464,46 @@ fn m14_a_thousand_apps_in_one_push_are_read_and_planned_within_bounds() {
     // People get to see it all, and are told the sum.
     let told = shop.plimsoll(["diff"]).expect(1);
     assert!(told.stdout.contains("a999"), "{}", told.stdout.len());
+}
+
+/// As many of them as fit here are started, and what reaches the engine is counted.
+#[test]
+fn m14_many_apps_in_one_push_are_started_a_few_at_a_time_and_progress_is_told() {
+    const APPS: usize = 24;
+    let shop = Installation::new("m14-many");
+    let counting = BrokenEngine::before(&Fleet::shared().alpha);
+    shop.write("hosts/alpha.yaml", &counting.host(&shop, "alpha", "127.0.0.1"));
+    for number in 0..APPS {
+        let mut worker = set(app(&format!("w{number}")), "/replicas", 1);
+        for field in ["port", "routes", "health"] {
+            worker["spec"].as_object_mut().unwrap().remove(field);
+        }
+        shop.write_app(&set(worker, "/hosts", json!(["alpha"])));
+    }
+    shop.repository.push("Many apps");
+    let told = shop.folder().join("told");
+    let file = std::fs::File::create(&told).unwrap();
+    let errors = file.try_clone().unwrap();
+    let mut apply = shop.command(["apply"]).stdout(file).stderr(errors).spawn().unwrap();
+    let read = || std::fs::read_to_string(&told).unwrap();
+    let lines = |text: &str| text.lines().filter(|line| line.contains("alpha: start ")).count();
+    // What is done is told while the rest goes on.
+    let mut early = 0;
+    let mut ended = None;
+    wait_until(Duration::from_secs(110), "the apply ends", || {
+        ended = apply.try_wait().unwrap();
+        if ended.is_none() && early == 0 {
+            early = lines(&read());
+        }
+        ended.is_some()
+    });
+    let text = read();
+    assert!(ended.is_some_and(|status| status.success()), "{text}");
+    assert!((1..APPS).contains(&early), "{early} of {APPS} at first: {text}");
+    assert_eq!(lines(&text), APPS, "{text}");
+    assert_eq!(shop.running().len(), APPS);
+    // `ENGINE_CALLS_PER_HOST` in src/execute: more than one, and no more than four.
+    let most = counting.most_changes_at_once();
+    assert!((2..=4).contains(&most), "{most} changing calls at one time");
+    shop.expect_nothing_to_do();
 }

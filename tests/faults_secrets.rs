@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::{Fleet, Installation, Output, app, run, set};
+use plimsoll::model::SecretName;
+use plimsoll::source::{Remote, SecretFolder, SourceOptions};
 use refusing::RefusingRegistry;
+use secrecy::ExposeSecret;
 use serde_json::json;
 use source_support::{Listener, reply};
 
@@ -66,6 +69,36 @@ fn expect_none_anywhere(shop: &Installation) {
     }
 }
 
+/// All objects of every kind, each of our containers one by one, and what the engine shows of
+/// them to everybody: their labels.
+#[track_caller]
+fn expect_none_in_any_object(shop: &Installation) {
+    let kinds = [
+        "installation",
+        "environment",
+        "host",
+        "balancer",
+        "app",
+        "container",
+        "pin",
+        "revision",
+        "hold",
+        "approval",
+        "source",
+        "execution",
+    ];
+    for kind in kinds {
+        expect_none_in(&shop.plimsoll(["get", kind, "-o", "json"]).expect(0));
+    }
+    for (name, id) in shop.containers() {
+        expect_none_in(&shop.plimsoll(["describe", "container", &name]));
+        let found = Fleet::shared().alpha.inspect(&id).expect("it is on alpha");
+        let found = canary_in(found["Config"]["Labels"].to_string().as_bytes());
+        assert!(found.is_none(), "{found:?} is in a label of {name}");
+    }
+    expect_none_in(&shop.validate([]));
+}
+
 /// An image that holds nothing but busybox, on host alpha.
 fn busybox_image(shop: &Installation) -> String {
     let root = shop.folder().join("root");
@@ -98,7 +131,8 @@ fn x1_containers_that_print_their_secrets_when_they_fail() {
         shop.write_app(&set(base.clone(), "/command", sh(script)));
         shop.repository.push(what);
         let mut command = shop.command(["apply", "-o", "json"]);
-        let told = run(command.env("RUST_LOG", "trace")).expect(1);
+        let told = run(command.env("PLIMSOLL_LOG", "trace")).expect(1);
+        assert!(told.stderr.contains(" WARN plimsoll"), "the log isn't told: {told}");
         expect_none_in(&told);
         expect_none_anywhere(&shop);
         // A new start of the app's story: no hold is in the way.
@@ -108,6 +142,7 @@ fn x1_containers_that_print_their_secrets_when_they_fail() {
         status.app("production/web").health != "Healthy"
     });
     expect_none_anywhere(&shop);
+    expect_none_in_any_object(&shop);
     assert!(canary_in(controller.log().as_bytes()).is_none(), "{}", controller.log());
     controller.stop();
     Fleet::shared().alpha.docker(["rmi", "-f", &image]);
@@ -138,32 +173,47 @@ fn x1_a_container_that_another_process_made_and_that_prints_its_secret() {
     });
     apply.kill().unwrap();
     apply.wait().unwrap();
-    let told = run(shop.command(["apply", "-o", "json"]).env("RUST_LOG", "trace")).expect(1);
+    let told = run(shop.command(["apply", "-o", "json"]).env("PLIMSOLL_LOG", "trace")).expect(1);
     // It would be worth nothing if what the container says weren't told at all.
     assert!(told.to_string().contains("first "), "its last words aren't told: {told}");
     expect_none_in(&told);
     expect_none_anywhere(&shop);
+    expect_none_in_any_object(&shop);
     Fleet::shared().alpha.docker(["rmi", "-f", &image]);
+}
+
+/// An app with a secret whose start an engine refuses for this field.
+fn that_is_refused(name: &str, field: &str, value: serde_json::Value) -> Installation {
+    let shop = Installation::new(name);
+    shop.write_secret("web/token", ENV);
+    let base = set(set(app("web"), "/hosts", json!(["alpha"])), "/replicas", 1);
+    let base = set(base, "/env", json!({"TOKEN": {"secret": "web/token"}}));
+    shop.write_app(&set(base, field, value));
+    shop.repository.push("What the engine can't use");
+    shop
 }
 
 /// The engine is told the environment, and repeats what it can't use.
 #[test]
 fn x1_an_engine_that_quotes_what_it_was_sent() {
-    let shop = Installation::new("x1-engine");
-    shop.write_secret("web/token", ENV);
-    let base = set(app("web"), "/hosts", json!(["alpha"]));
-    let base = set(set(base, "/replicas", 1), "/env", json!({"TOKEN": {"secret": "web/token"}}));
-    for (what, web) in [
-        ("no such program", set(base.clone(), "/command", json!(["/no/such/program"]))),
-        ("no such user", set(base.clone(), "/user", "nobody-at-all")),
-        ("no such network", set(base.clone(), "/network", "no-such-network")),
+    for (name, field, value) in [
+        ("x1-program", "/command", json!(["/no/such/program"])),
+        ("x1-network", "/network", json!("no-such-network")),
     ] {
-        shop.write_app(&web);
-        shop.repository.push(what);
+        let shop = that_is_refused(name, field, value);
         let mut command = shop.command(["apply"]);
-        expect_none_in(&run(command.env("RUST_LOG", "trace")).expect_failure());
+        expect_none_in(&run(command.env("PLIMSOLL_LOG", "trace")).expect_failure());
         expect_none_anywhere(&shop);
     }
+    // This one is tried for minutes: who looks meanwhile learns why, and no more.
+    let shop = that_is_refused("x1-user", "/user", json!("nobody-at-all"));
+    let controller = shop.start();
+    harness::wait_until(std::time::Duration::from_secs(60), "the cause is told", || {
+        shop.plimsoll(["events"]).stdout.contains("unable to find user")
+    });
+    expect_none_anywhere(&shop);
+    assert!(canary_in(controller.log().as_bytes()).is_none(), "{}", controller.log());
+    controller.stop();
 }
 
 #[test]
@@ -181,7 +231,7 @@ fn x1_the_login_of_a_registry_that_refuses_it() {
     for words in [&["diff"][..], &["apply"], &["apply", "-o", "json"], &["doctor"]] {
         let mut command = shop.command(words.iter().copied());
         let config = docker.join("config.json");
-        command.env("RUST_LOG", "trace").env("PLIMSOLL_DOCKER_CONFIG", config);
+        command.env("PLIMSOLL_LOG", "trace").env("PLIMSOLL_DOCKER_CONFIG", config);
         expect_none_in(&run(&mut command));
     }
     assert!(registry.logins() > 0, "nobody logged in");
@@ -202,7 +252,7 @@ fn x1_the_token_of_a_repository_that_refuses_it() {
         shop.repository.reach_at(&format!("http://127.0.0.1:{}/shop.git", server.port));
         for words in [&["diff"][..], &["apply", "-o", "json"], &["doctor"]] {
             let mut command = shop.command(words.iter().copied());
-            command.env("RUST_LOG", "trace").env("PLIMSOLL_GIT_TOKEN_FILE", &file);
+            command.env("PLIMSOLL_LOG", "trace").env("PLIMSOLL_GIT_TOKEN_FILE", &file);
             expect_none_in(&run(&mut command));
         }
         asked.insert(server.requests() > 1);
@@ -212,4 +262,44 @@ fn x1_the_token_of_a_repository_that_refuses_it() {
         let found = canary_in(&std::fs::read(&path).unwrap_or_default());
         assert!(found.is_none(), "{found:?} is in {}", path.display());
     }
+}
+
+/// Set for the child that panics.
+const PANICS: &str = "PLIMSOLL_TEST_PANICS_IN";
+
+/// Whatever a panic may print of what is at hand when secrets are: its message, also that of a
+/// failed `unwrap`, is made of values as `{:?}` shows them.
+fn panic_with_everything_at_hand(folder: &Path) -> ! {
+    let names: BTreeSet<SecretName> = [SecretName::new("web/token").unwrap()].into();
+    let secrets = SecretFolder::new(folder.join("secrets"));
+    let url = format!("https://person:{TOKEN}@127.0.0.1:1/shop.git");
+    let mut options = SourceOptions::new(url.clone(), folder.join("source"));
+    options.credentials.token_file = Some(folder.join("token"));
+    let remote = Remote::parse(&url).unwrap();
+    let values = secrets.values(&names).unwrap();
+    assert!(values.values().all(|value| value.expose_secret() == ENV));
+    let digests = secrets.digests(&names);
+    let missing = secrets.values(&[SecretName::new("web/other").unwrap()].into());
+    let everything = (secrets, values, digests, options, remote, missing.unwrap_err());
+    panic!("{everything:?}");
+}
+
+#[test]
+fn x1_a_panic_tells_no_secret() {
+    if let Some(folder) = std::env::var_os(PANICS) {
+        panic_with_everything_at_hand(Path::new(&folder));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("secrets/web")).unwrap();
+    std::fs::write(folder.path().join("secrets/web/token"), ENV).unwrap();
+    std::fs::write(folder.path().join("token"), TOKEN).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "x1_a_panic_tells_no_secret", "--nocapture"]);
+    child.env(PANICS, folder.path()).env("RUST_BACKTRACE", "full");
+    let told = run(&mut child).expect_failure();
+    // It would be worth nothing if it weren't told what was at hand.
+    for words in ["panicked at", "web/token", "REDACTED", "127.0.0.1:1/shop.git", "web/other"] {
+        assert!(told.to_string().contains(words), "{words} isn't told: {told}");
+    }
+    expect_none_in(&told);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use plimsoll::manifest::{Reader, Reading};
+use plimsoll::manifest::{Reader, Reading, render};
 use plimsoll::model::{App, CommitId, Content, Desired, Files, Host, Location, Sha256};
 use proptest::prelude::*;
 
@@ -253,6 +253,47 @@ fn mistakes_are_bounded() {
     let line = format!("  labels: {{{}: [x]}}\n", "a".repeat(5000));
     let reading = Reader::new().read(&commit(&BTreeMap::from([("a".into(), app("a", &line))])));
     assert_eq!(reading.diagnostics[0].source, None);
+}
+
+/// A typing error in one of 10,000 apps is told by its line, and by nothing else, in under a
+/// second: by a controller that knows the commit before, and from nothing. A debug build is given
+/// more time for the latter; what a release takes is bounded by `cargo bench`.
+#[test]
+fn one_typo_among_ten_thousand_apps_is_told_by_its_line_in_time() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let from_nothing = if cfg!(debug_assertions) { 10 * SECOND } else { SECOND };
+    let sound = commit(&apps(10_000));
+    let mut all = apps(10_000);
+    all.insert("app-7321".into(), app("app-7321", "  replica: 3\n"));
+    let typo = commit(&all);
+    let read = |reader: &mut Reader, limit: Duration| {
+        let begun = tokio::time::Instant::now();
+        let reading = reader.read(&typo);
+        let told = render(&reading.diagnostics, false);
+        let took = begun.elapsed();
+        assert_eq!(reading.diagnostics.len(), 1, "{told}");
+        let mistake = &reading.diagnostics[0];
+        let place = (mistake.location.file.as_str(), mistake.location.line, mistake.column);
+        assert_eq!(place, ("apps/app-7321.yaml", 9, 3));
+        for words in ["apps/app-7321.yaml:9:3", "  replica: 3", "did you mean `replicas`?"] {
+            assert!(told.contains(words), "{words} isn't told: {told}");
+        }
+        assert!(told.lines().count() < 10, "{told}");
+        let desired = reading.desired.unwrap();
+        assert_eq!((desired.apps.len(), desired.blocked.len()), (9999, 1));
+        println!("{took:?} of {limit:?}");
+        took < limit
+    };
+    // A machine that does something else meanwhile may be slow once, but not each time.
+    assert!((0..3).any(|_| read(&mut Reader::new(), from_nothing)), "from nothing");
+    assert!(
+        (0..3).any(|_| {
+            let mut reader = Reader::new();
+            assert!(reader.read(&sound).diagnostics.is_empty());
+            read(&mut reader, SECOND)
+        }),
+        "with the commit before in memory"
+    );
 }
 
 /// Twice the apps take about twice the time: nothing compares each with each.

@@ -2,6 +2,7 @@
 //! in the state folder, and commits are read from there; the working tree and the index of a
 //! local repository are never looked at.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
@@ -24,8 +25,8 @@ use crate::model::CommitId;
 /// Fetches that may hang at a time, after nobody waits for them any more.
 const MOST_HANGING: usize = 3;
 
-/// Which repository, and how to get at it.
-#[derive(Debug, Clone)]
+/// Which repository, and how to get at it. Shown without what its URL holds in secret.
+#[derive(Clone)]
 pub struct SourceOptions {
     /// A URL, `user@host:path`, or a folder in a local repository.
     pub remote: String,
@@ -53,6 +54,25 @@ impl SourceOptions {
             known_hosts: None,
             timeout: Duration::from_secs(60),
         }
+    }
+}
+
+impl fmt::Debug for SourceOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { remote, branch, path, cache, credentials, known_hosts, timeout } = self;
+        let remote = match Remote::parse(remote) {
+            Ok(remote) => remote.display().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        f.debug_struct("SourceOptions")
+            .field("remote", &remote)
+            .field("branch", branch)
+            .field("path", path)
+            .field("cache", cache)
+            .field("credentials", credentials)
+            .field("known_hosts", known_hosts)
+            .field("timeout", timeout)
+            .finish()
     }
 }
 

@@ -1,11 +1,11 @@
 //! A host whose engine is reached through a proxy that breaks chosen calls.
 
-use std::time::Duration;
+#![allow(dead_code, reason = "each test binary uses another part of it")]
 
 use serde_json::Value;
 
 use crate::engine_proxy::{EngineProxy, Fault};
-use crate::harness::{Engine, Installation, host, wait_until};
+use crate::harness::{Engine, Installation, host};
 
 /// The proxy, with a runtime of its own, since the tests are no tasks.
 pub struct BrokenEngine {
@@ -39,15 +39,25 @@ impl BrokenEngine {
         self.proxy.plan(part, fault);
     }
 
-    /// Waits until `count` calls with `part` in their request line suffered, then heals.
-    #[track_caller]
-    pub fn heal_after(&self, part: &str, count: usize) {
-        let mut suffered = 0;
-        wait_until(Duration::from_secs(60), &format!("{count} broken calls of {part:?}"), || {
-            suffered += self.proxy.take_seen().iter().filter(|line| line.contains(part)).count();
-            suffered >= count
-        });
-        self.proxy.heal();
+    /// From now on the first so many calls with each part in their request line suffer its fault.
+    pub fn plan_each(&self, planned: &[(&str, Fault, usize)]) {
+        self.proxy.take_seen();
+        self.proxy.plan_each(planned);
+    }
+
+    /// The parts for which a call that has to suffer is still to come.
+    pub fn left(&self) -> Vec<String> {
+        self.proxy.left()
+    }
+
+    /// The request lines that came since the last plan.
+    pub fn seen(&self) -> Vec<String> {
+        self.proxy.take_seen()
+    }
+
+    /// The most changing calls that were on their way to the engine at one time.
+    pub fn most_changes_at_once(&self) -> usize {
+        self.proxy.most_changes_at_once()
     }
 
     pub fn heal(&self) {

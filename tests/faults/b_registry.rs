@@ -55,12 +55,16 @@ impl RegistryProxy {
     }
 }
 
+/// With what a TLS client begins. Engines try TLS first, and wait 10 s for an answer where they
+/// aren't hung up on.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// One request of a connection; both sides are told to close it after that.
 fn carry(mut client: TcpStream, registry: u16, trouble: Option<Trouble>) -> std::io::Result<()> {
     let mut head = Vec::new();
     let mut byte = [0; 1];
     while !head.ends_with(b"\r\n\r\n") {
-        if client.read(&mut byte)? == 0 {
+        if client.read(&mut byte)? == 0 || (head.is_empty() && byte[0] == TLS_HANDSHAKE) {
             return Ok(());
         }
         head.push(byte[0]);

@@ -1,6 +1,8 @@
 //! A socket in front of an engine's socket that does to chosen calls what broken machines do:
 //! loses the reply, answers nonsense, an error, or nothing at all.
 
+#![allow(dead_code, reason = "each test binary uses another part of it")]
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -24,11 +26,27 @@ pub enum Fault {
     Silence,
 }
 
-/// While it lives, the calls whose request line has `part` in it suffer `fault`.
+/// Calls whose request line has `part` in it, so many of which suffer `fault`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Planned {
+    part: String,
+    fault: Fault,
+    left: usize,
+}
+
+/// How many changing calls are on their way to the engine.
+#[derive(Debug, Default)]
+struct Traffic {
+    now: usize,
+    most: usize,
+}
+
+/// While it lives, calls suffer as planned.
 pub struct EngineProxy {
     socket: PathBuf,
-    plan: Arc<Mutex<Option<(String, Fault)>>>,
+    plan: Arc<Mutex<Vec<Planned>>>,
     seen: Arc<Mutex<Vec<String>>>,
+    traffic: Arc<Mutex<Traffic>>,
     task: tokio::task::JoinHandle<()>,
     _folder: tempfile::TempDir,
 }
@@ -38,15 +56,18 @@ impl EngineProxy {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("proxy.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let plan: Arc<Mutex<Option<(String, Fault)>>> = Arc::default();
+        let plan: Arc<Mutex<Vec<Planned>>> = Arc::default();
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (engine, plans, lines) = (engine.to_owned(), plan.clone(), seen.clone());
+        let traffic: Arc<Mutex<Traffic>> = Arc::default();
+        let engine = engine.to_owned();
+        let (plans, lines, counted) = (plan.clone(), seen.clone(), traffic.clone());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, engine.clone(), plans.clone(), lines.clone()));
+                let (plans, lines, counted) = (plans.clone(), lines.clone(), counted.clone());
+                tokio::spawn(carry(client, engine.clone(), plans, lines, counted));
             }
         });
-        Self { socket, plan, seen, task, _folder: folder }
+        Self { socket, plan, seen, traffic, task, _folder: folder }
     }
 
     pub fn socket(&self) -> &Path {
@@ -55,12 +76,34 @@ impl EngineProxy {
 
     /// From now on calls with `part` in their request line suffer `fault`; others are carried.
     pub fn plan(&self, part: &str, fault: Fault) {
-        *self.plan.lock().unwrap() = Some((part.to_owned(), fault));
+        self.plan_each(&[(part, fault, usize::MAX)]);
+    }
+
+    /// From now on the first so many calls with each part in their request line suffer its fault;
+    /// others are carried.
+    pub fn plan_each(&self, planned: &[(&str, Fault, usize)]) {
+        let planned = planned.iter().map(|(part, fault, left)| Planned {
+            part: (*part).to_owned(),
+            fault: *fault,
+            left: *left,
+        });
+        *self.plan.lock().unwrap() = planned.collect();
+    }
+
+    /// The parts for which a call that has to suffer is still to come.
+    pub fn left(&self) -> Vec<String> {
+        let plan = self.plan.lock().unwrap();
+        plan.iter().filter(|planned| planned.left > 0).map(|planned| planned.part.clone()).collect()
+    }
+
+    /// The most changing calls that were on their way to the engine at one time.
+    pub fn most_changes_at_once(&self) -> usize {
+        self.traffic.lock().unwrap().most
     }
 
     /// From now on all calls are carried.
     pub fn heal(&self) {
-        *self.plan.lock().unwrap() = None;
+        self.plan.lock().unwrap().clear();
     }
 
     /// The request lines that came since the last time.
@@ -75,11 +118,67 @@ impl Drop for EngineProxy {
     }
 }
 
+/// Counts a changing call while it is on its way.
+struct OnItsWay(Option<Arc<Mutex<Traffic>>>);
+
+impl OnItsWay {
+    fn new(line: &str, traffic: Arc<Mutex<Traffic>>) -> Self {
+        if line.starts_with("GET ") || line.starts_with("HEAD ") {
+            return Self(None);
+        }
+        {
+            let mut traffic = traffic.lock().unwrap();
+            traffic.now += 1;
+            traffic.most = traffic.most.max(traffic.now);
+        }
+        Self(Some(traffic))
+    }
+}
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        if let Some(traffic) = &self.0 {
+            traffic.lock().unwrap().now -= 1;
+        }
+    }
+}
+
+/// The fault of a call, which is counted as suffered.
+fn fault_of(line: &str, plan: &Mutex<Vec<Planned>>) -> Option<Fault> {
+    let mut plan = plan.lock().unwrap();
+    let fits = |planned: &&mut Planned| planned.left > 0 && line.contains(&planned.part);
+    let planned = plan.iter_mut().find(fits)?;
+    planned.left -= 1;
+    Some(planned.fault)
+}
+
+/// Carries the rest in both directions. The call is on its way until the engine answers.
+async fn carry_on(mut client: UnixStream, mut engine: UnixStream, counted: OnItsWay) {
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_engine, mut to_engine) = engine.split();
+    let asking = async {
+        let _ = tokio::io::copy(&mut from_client, &mut to_engine).await;
+        let _ = to_engine.shutdown().await;
+    };
+    let answering = async {
+        let (mut counted, mut part) = (Some(counted), vec![0; 16 << 10]);
+        while let Ok(length @ 1..) = from_engine.read(&mut part).await {
+            drop(counted.take());
+            if to_client.write_all(&part[..length]).await.is_err() {
+                break;
+            }
+        }
+        let _ = to_client.shutdown().await;
+    };
+    tokio::join!(asking, answering);
+}
+
 async fn carry(
     mut client: UnixStream,
     engine: PathBuf,
-    plan: Arc<Mutex<Option<(String, Fault)>>>,
+    plan: Arc<Mutex<Vec<Planned>>>,
     seen: Arc<Mutex<Vec<String>>>,
+    traffic: Arc<Mutex<Traffic>>,
 ) {
     let mut head = Vec::new();
     while !head.windows(4).any(|window| window == b"\r\n\r\n") {
@@ -90,8 +189,8 @@ async fn carry(
     }
     let line = String::from_utf8_lossy(&head);
     let line = line.lines().next().unwrap_or_default().to_owned();
-    let fault = plan.lock().unwrap().clone();
-    let fault = fault.filter(|(part, _)| line.contains(part)).map(|(_, fault)| fault);
+    let fault = fault_of(&line, &plan);
+    let counted = OnItsWay::new(&line, traffic);
     seen.lock().unwrap().push(line);
     let answer = |text: &str| text.as_bytes().to_vec();
     let answer = match fault {
@@ -116,8 +215,7 @@ async fn carry(
                 return;
             }
             if fault.is_none() {
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
-                return;
+                return carry_on(client, upstream, counted).await;
             }
             let (mut from_client, _) = client.split();
             let (mut from_engine, mut to_engine) = upstream.split();

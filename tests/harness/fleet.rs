@@ -81,6 +81,8 @@ pub fn start_dockerd() -> Dockerd {
         "--iptables=false".to_owned(),
         "--ip-masq=false".to_owned(),
         "--shutdown-timeout=3".to_owned(),
+        // With its five attempts an engine tells after 75 s that a layer can't be had.
+        "--max-download-attempts=1".to_owned(),
     ];
     let dockerd = Dockerd::start_with(u8::try_from(number).unwrap(), &arguments);
     watchdog::remember(&Leftover::Folder(dockerd.folder().to_str().unwrap()));

@@ -200,6 +200,7 @@ fn a_weight_changes_without_a_reload_and_without_touching_a_container() {
         before = now;
         if (0.73..0.77).contains(&share) { Ok(()) } else { Err(format!("{share} went to alpha")) }
     });
+    wait_until(Duration::from_secs(30), "a thousand requests", || load.so_far().good >= 1000);
     load.stop().expect_none_lost(1000);
     assert_eq!(shop.containers(), containers);
     assert_eq!(shop.balancer().generation(), generation);

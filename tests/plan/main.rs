@@ -4,5 +4,6 @@
 mod golden;
 mod promises;
 mod properties;
+mod strings;
 #[path = "../world/mod.rs"]
 mod world;

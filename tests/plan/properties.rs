@@ -1,12 +1,15 @@
 //! Properties of the planner over drawn manifests and worlds. The world of `tests/world` panics
 //! where a step does what no sound plan does, so that each run is also a test of the order.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use plimsoll::model::{
-    AdminState, AppId, BalancerState, CheckState, ContainerState, EngineHealth, ProxyProcess,
+    AdminState, AppId, BalancerState, CheckState, ContainerState, EngineHealth, ProxyFile,
+    ProxyProcess,
 };
 use plimsoll::plan::{Action, Place, render};
+use plimsoll::proxy::Places;
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -44,6 +47,13 @@ struct Service {
     balancers: Vec<bool>,
     rolling: (u32, u32),
     path: bool,
+}
+
+/// The order of hosts in a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hosts {
+    AsDrawn,
+    Backwards,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +126,10 @@ impl std::fmt::Debug for Fleet {
 
 impl Fleet {
     fn documents(&self) -> Vec<String> {
+        self.documents_with(Hosts::AsDrawn)
+    }
+
+    fn documents_with(&self, order: Hosts) -> Vec<String> {
         let head = |kind: &str, name: &str| {
             format!("apiVersion: plimsoll/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\n")
         };
@@ -143,7 +157,7 @@ impl Fleet {
         }
         for (index, service) in self.apps.iter().enumerate() {
             let Some(service) = service else { continue };
-            all.push(service.document(["web", "api"][index]));
+            all.push(service.document(["web", "api"][index], order));
         }
         all
     }
@@ -157,13 +171,20 @@ impl Fleet {
 }
 
 impl Service {
-    fn document(&self, name: &str) -> String {
+    fn document(&self, name: &str, order: Hosts) -> String {
         let mut text = format!(
             "apiVersion: plimsoll/v1alpha1\nkind: App\n\
              metadata: {{name: {name}, environment: test}}\nspec:\n  image: {name}:{}\n",
             self.image
         );
-        let placed = || HOSTS.iter().zip(&self.hosts).filter_map(|(h, at)| at.map(|at| (h, at)));
+        let placed = || {
+            let placed = HOSTS.iter().zip(&self.hosts).filter_map(|(h, at)| at.map(|at| (h, at)));
+            let mut placed: Vec<_> = placed.collect();
+            if order == Hosts::Backwards {
+                placed.reverse();
+            }
+            placed.into_iter()
+        };
         let map = |of: fn((u32, u16)) -> String| {
             placed().map(|(host, at)| format!("{host}: {}", of(at))).collect::<Vec<_>>().join(", ")
         };
@@ -308,6 +329,57 @@ fn a_reload_takes_nothing_down_that_the_file_has_lost() {
     }
 }
 
+fn app_id(name: &str) -> AppId {
+    AppId::new("test", name).unwrap()
+}
+
+impl Fleet {
+    /// What the routes of apps that were there before have to keep, by app and balancer: the
+    /// servers with a weight that the manifest asks for, less those that it lets be unavailable
+    /// on each host. Drained hosts have none, unless the app has no others.
+    fn promised(&self, before: &Self) -> BTreeMap<(&'static str, &'static str), u32> {
+        let mut promised = BTreeMap::new();
+        for (name, (old, new)) in ["web", "api"].iter().zip(before.apps.iter().zip(&self.apps)) {
+            let (Some(old), Some(new)) = (old, new) else { continue };
+            let is_routed = |service: &Service| matches!(service.kind, Kind::Routed | Kind::Volume);
+            if !is_routed(old) || !is_routed(new) {
+                continue;
+            }
+            let placed = || new.hosts.iter().zip(&self.drained).filter(|(at, _)| at.is_some());
+            let all_drain = placed().all(|(_, drain)| *drain);
+            let minimum = placed()
+                .filter(|(_, drain)| all_drain || !**drain)
+                .filter_map(|(at, _)| *at)
+                .filter(|(_, weight)| *weight > 0)
+                .map(|(replicas, _)| replicas.saturating_sub(new.rolling.1))
+                .sum();
+            for (balancer, routed) in BALANCERS.iter().zip(old.balancers.iter().zip(&new.balancers))
+            {
+                if routed == (&true, &true) {
+                    promised.insert((*name, *balancer), minimum);
+                }
+            }
+        }
+        promised
+    }
+}
+
+/// What HAProxy would read at each balancer, byte for byte.
+fn files(world: &World) -> Vec<(String, String)> {
+    let places = Places {
+        runtime_socket: "/x/runtime.sock".parse().unwrap(),
+        routes: "/x/routes.map".parse().unwrap(),
+    };
+    let ours = world.balancers.values().filter_map(|state| match &state.file {
+        ProxyFile::Ours(config) => {
+            let rendered = plimsoll::proxy::render(config, &places).unwrap();
+            Some((rendered.config, rendered.routes))
+        }
+        _ => None,
+    });
+    ours.collect()
+}
+
 /// A balancer without what its checks found meanwhile.
 fn unchecked(state: &BalancerState) -> BalancerState {
     let mut state = state.clone();
@@ -397,7 +469,7 @@ proptest! {
         let world = drawn.world();
         let plan = world.plan();
         let mut turned = world.clone();
-        let mut documents = drawn.after.documents();
+        let mut documents = drawn.after.documents_with(Hosts::Backwards);
         let count = documents.len();
         documents.rotate_left(turn % count);
         documents.reverse();
@@ -423,6 +495,78 @@ proptest! {
         let other = turned.plan();
         prop_assert_eq!(serde_json::to_string(&plan).unwrap(), serde_json::to_string(&other).unwrap());
         prop_assert_eq!(render(&plan, false), render(&other, false));
+        prop_assert_eq!(plan.digest, other.digest);
+        // Neither now, nor on the way, nor at its end.
+        let mut world = world;
+        prop_assert_eq!(files(&world), files(&turned));
+        for world in [&mut world, &mut turned] {
+            world.run(&plan, Order::Drawn(drawn.seed), Fault::CrashAfter(drawn.begun));
+        }
+        prop_assert_eq!(files(&world), files(&turned));
+        for world in [&mut world, &mut turned] {
+            world.converge(Order::Printed, ROUNDS);
+        }
+        prop_assert_eq!(files(&world), files(&turned));
+        prop_assert!(files(&world).iter().all(|(config, map)| !config.is_empty() && !map.is_empty()));
+    }
+
+    /// One plan is enough: where nothing fails and nothing else happens, there is nothing left to
+    /// plan when it is done.
+    #[test]
+    fn one_plan_is_enough(drawn in drawn(4)) {
+        let mut world = drawn.world();
+        let plan = world.plan();
+        world.run(&plan, Order::Drawn(drawn.seed), Fault::None);
+        world.pass_time();
+        let next = world.plan();
+        prop_assert!(next.is_empty(), "{}\n{}", render(&plan, false), render(&next, false));
+    }
+
+    /// Whatever is declared next, and in whatever order its steps run, no route has fewer servers
+    /// than its manifest promises, or than it had where that is less. What is promised is counted
+    /// here, by the manifest alone, and what serves is counted in the world after every step.
+    #[test]
+    fn no_route_falls_below_its_declared_minimum(
+        before in fleet(),
+        after in fleet(),
+        seed in any::<u64>(),
+        fails in proptest::option::of(0..40usize),
+    ) {
+        let mut world = World::new(before.desired(1));
+        world.converge(Order::Drawn(seed), ROUNDS);
+        world.remember();
+        world.declare(after.desired(2));
+        let plan = world.plan();
+        let promised = after.promised(&before);
+        let floors: Vec<u32> = promised
+            .iter()
+            .map(|((app, balancer), minimum)| {
+                world.serving(&app_id(app), &balancer.parse().unwrap()).min(*minimum)
+            })
+            .collect();
+        let mut was = Vec::new();
+        for end in 0..=plan.steps.len() {
+            let mut world = world.clone();
+            // A fault is one of many; the end is another.
+            match fails.filter(|at| *at < end) {
+                Some(at) if end == plan.steps.len() => {
+                    world.run(&plan, Order::Drawn(seed), Fault::Fails(at));
+                }
+                _ => world.run(&plan, Order::Drawn(seed), Fault::CrashAfter(end)),
+            }
+            was = promised
+                .keys()
+                .map(|(app, balancer)| world.serving(&app_id(app), &balancer.parse().unwrap()))
+                .collect();
+            for ((route, floor), serving) in promised.keys().zip(&floors).zip(&was) {
+                prop_assert!(
+                    serving >= floor,
+                    "{route:?}: {serving} of {floor} serve after {end} steps\n{}",
+                    render(&plan, false)
+                );
+            }
+        }
+        prop_assert_eq!(was.len(), promised.len());
     }
 
     /// Slots, ports and ids of steps are unique; foreign ports are never taken.
