@@ -1,7 +1,7 @@
 //! What HAProxy answers, read strictly: an answer that has another shape than the manual's is an
 //! error, never a guess. Servers and routes that aren't named as ours are are left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::render::{DESCRIPTION, FULL_HEALTH};
@@ -43,11 +43,23 @@ pub fn structure(info: &str) -> Option<Sha256> {
     format!("sha256:{}", description.strip_prefix(DESCRIPTION)?).parse().ok()
 }
 
+/// Servers with a weight that their worker hasn't checked since it began. HAProxy sends requests
+/// to them.
+pub type Unchecked = BTreeSet<(BackendName, ServerName)>;
+
 /// `show servers state`, format 1.
 ///
 /// # Errors
 /// Where it isn't that, or a field of one of our servers can't be read.
 pub fn servers(text: &str) -> Result<RuntimeServers, String> {
+    servers_and_unchecked(text).map(|(servers, _)| servers)
+}
+
+/// As [`servers`], with those that weren't checked yet.
+///
+/// # Errors
+/// As [`servers`].
+pub fn servers_and_unchecked(text: &str) -> Result<(RuntimeServers, Unchecked), String> {
     let mut lines = text.lines();
     if lines.next() != Some("1") {
         return Err(format!("not the states of servers: {}", excerpt(text)));
@@ -55,7 +67,7 @@ pub fn servers(text: &str) -> Result<RuntimeServers, String> {
     let header = lines.next().and_then(|line| line.strip_prefix("# "));
     let header: Vec<&str> =
         header.ok_or("states of servers without a header")?.split(' ').collect();
-    let mut servers = RuntimeServers::new();
+    let (mut servers, mut unchecked) = (RuntimeServers::new(), Unchecked::new());
     for line in lines {
         let cells: Vec<&str> = line.split(' ').collect();
         if cells.len() != header.len() {
@@ -66,11 +78,22 @@ pub fn servers(text: &str) -> Result<RuntimeServers, String> {
         else {
             continue;
         };
+        let server = server(&row)?;
+        if server.check == CheckState::Unknown
+            && server.admin == AdminState::Ready
+            && server.weight > 0
+            && row.text("srv_check_status")? == NEVER_CHECKED
+        {
+            unchecked.insert((BackendName::clone(&backend), ServerName::clone(&name)));
+        }
         let of_backend: &mut BTreeMap<_, _> = servers.entry(backend).or_default();
-        of_backend.insert(name, server(&row)?);
+        of_backend.insert(name, server);
     }
-    Ok(servers)
+    Ok((servers, unchecked))
 }
+
+/// `srv_check_status` of a server whose first check hasn't ended: INI.
+const NEVER_CHECKED: &str = "1";
 
 fn server(row: &Row) -> Result<RuntimeServer, String> {
     let address: IpAddr = row.parse("srv_addr")?;
@@ -263,7 +286,7 @@ mod tests {
     }
 
     const HEADER: &str = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state \
-        srv_admin_state srv_uweight srv_check_health srv_port\n";
+        srv_admin_state srv_uweight srv_check_status srv_check_health srv_port\n";
 
     #[test]
     fn a_server_is_up_only_without_a_fraction() {
@@ -277,7 +300,7 @@ mod tests {
         ] {
             let text = format!(
                 "{HEADER}4 production.web 1 alpha:f753afc24d79:3f2a91bc-0 127.0.0.1 {state} \
-                 {admin} 100 {health} 20000\n4 foreign 1 b 127.0.0.1 2 0 1 3 1\n"
+                 {admin} 100 6 {health} 20000\n4 foreign 1 b 127.0.0.1 2 0 1 6 3 1\n"
             );
             let servers = servers(&text).unwrap();
             let server = *servers.values().next().unwrap().values().next().unwrap();
@@ -288,6 +311,24 @@ mod tests {
         }
         for bad in ["", "No such backend.", "1\n", &format!("{HEADER}4 production.web 1 x\n")] {
             assert!(servers(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_unchecked_until_its_first_check_has_ended() {
+        for (admin, weight, status, health, is_unchecked) in [
+            (0, 100, 1, 1, true),
+            (0, 0, 1, 1, false),
+            (8, 100, 1, 1, false),
+            (0, 100, 6, 1, false),
+            (0, 100, 6, 3, false),
+        ] {
+            let text = format!(
+                "{HEADER}4 production.web 1 alpha:f753afc24d79:3f2a91bc-0 127.0.0.1 2 {admin} \
+                 {weight} {status} {health} 20000\n"
+            );
+            let (_, unchecked) = servers_and_unchecked(&text).unwrap();
+            assert_eq!(!unchecked.is_empty(), is_unchecked, "{text}");
         }
     }
 

@@ -18,7 +18,7 @@ use super::answer;
 use super::command::{Command, ServerPath};
 use super::lint::lint_quick;
 use super::local::LocalMachine;
-use super::look::Parsed;
+use super::look::{Checks, Parsed};
 use super::machine::{Machine, MachineError, replace};
 use super::place::Layout;
 use super::render::render;
@@ -57,6 +57,8 @@ pub struct HaproxyProxy {
     pub(super) change: Mutex<()>,
     /// The files that were parsed last, so that equal bytes aren't parsed again.
     pub(super) parsed: std::sync::Mutex<Option<Parsed>>,
+    /// What the checks of the last worker found.
+    pub(super) checks: std::sync::Mutex<Checks>,
     calls: Arc<AtomicU64>,
 }
 
@@ -78,7 +80,8 @@ impl HaproxyProxy {
             }
         };
         let (change, parsed) = (Mutex::default(), std::sync::Mutex::default());
-        Ok(Self { name, machine, haproxy, layout, change, parsed, calls })
+        let checks = std::sync::Mutex::default();
+        Ok(Self { name, machine, haproxy, layout, change, parsed, checks, calls })
     }
 
     /// The worker's own socket.

@@ -1,24 +1,60 @@
 //! The looks at one HAProxy: its two files, its processes, what the newest worker and the older
 //! ones answer. Nothing in here changes anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
 use super::ProxyError;
-use super::answer::{self, Processes, RuntimeServers};
+use super::answer::{self, Processes, RuntimeServers, Unchecked};
 use super::command::Command;
 use super::haproxy::HaproxyProxy;
 use super::parse::parse;
 use super::routes::Routes;
 use super::runtime::{AskError, Target};
-use crate::model::{ProxyConfig, ProxyFile, ProxyProcess, ProxyRuntime};
+use crate::model::{
+    BackendName, CheckState, ProxyConfig, ProxyFile, ProxyProcess, ProxyRuntime, ServerName,
+};
 
 /// Two files that were parsed, and what they are.
 pub(super) struct Parsed {
     pub config: Vec<u8>,
     pub routes: Vec<u8>,
     pub is: Arc<ProxyConfig>,
+}
+
+/// What the checks of a worker found. A new worker begins without: until it has checked a server,
+/// what the one before it found is what is known, and HAProxy sends requests there meanwhile.
+/// Else each reload would show the whole fleet as not ready for as long as a round of checks takes.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    worker: Option<u32>,
+    /// The servers that are up, each with its address.
+    up: BTreeMap<(BackendName, ServerName), SocketAddr>,
+    /// Those that were up in the worker before, and that this one hasn't checked since it began.
+    inherited: BTreeMap<(BackendName, ServerName), SocketAddr>,
+}
+
+impl Checks {
+    /// Takes what a worker says of its servers, and completes it.
+    fn complete(&mut self, worker: u32, servers: &mut RuntimeServers, unchecked: &Unchecked) {
+        if self.worker != Some(worker) {
+            self.worker = Some(worker);
+            self.inherited = std::mem::take(&mut self.up);
+        }
+        self.inherited.retain(|key, _| unchecked.contains(key));
+        for ((backend, name), address) in &self.inherited {
+            let server = servers.get_mut(backend).and_then(|of_backend| of_backend.get_mut(name));
+            if let Some(server) = server.filter(|server| server.address == *address) {
+                server.check = CheckState::Up;
+            }
+        }
+        self.up.clear();
+        for (backend, of_backend) in servers {
+            let up = of_backend.iter().filter(|(_, server)| server.check == CheckState::Up);
+            self.up.extend(up.map(|(name, s)| ((backend.clone(), name.clone()), s.address)));
+        }
+    }
 }
 
 /// The two files as they lie; none where there is none.
@@ -96,13 +132,17 @@ impl HaproxyProxy {
     pub(super) async fn observe_process(&self) -> Result<ProxyProcess, ProxyError> {
         let processes = match self.processes().await? {
             Ok(processes) => processes,
-            Err(reason) => return Ok(ProxyProcess::Down { reason }),
+            Err(reason) => {
+                self.forget_checks();
+                return Ok(ProxyProcess::Down { reason });
+            }
         };
-        if processes.worker.is_none() {
+        let Some(worker) = processes.worker else {
+            self.forget_checks();
             let reason = "HAProxy's master has no worker".into();
             return Ok(ProxyProcess::Down { reason });
-        }
-        let mut runtime = match self.observe_worker().await {
+        };
+        let mut runtime = match self.observe_worker(worker).await {
             Ok(runtime) => runtime,
             // A HAProxy of somebody else that doesn't run our file yet may have its runtime
             // socket anywhere.
@@ -117,7 +157,12 @@ impl HaproxyProxy {
         Ok(ProxyProcess::Up(Arc::new(runtime)))
     }
 
-    async fn observe_worker(&self) -> Result<ProxyRuntime, AskError> {
+    /// Nobody checked while no worker was there: what the last one found is old.
+    fn forget_checks(&self) {
+        *self.checks.lock().unwrap_or_else(PoisonError::into_inner) = Checks::default();
+    }
+
+    async fn observe_worker(&self, worker: u32) -> Result<ProxyRuntime, AskError> {
         let map = &self.layout.places.routes;
         let commands = [Command::Info, Command::Servers(None), Command::Map(map)];
         let answers = self.runtime().read(Target::Listener, &commands).await?;
@@ -130,8 +175,12 @@ impl HaproxyProxy {
             // It runs a file of somebody else, which has no such map.
             None => Routes::new(),
         };
-        let servers = match answer::servers(servers) {
-            Ok(servers) => servers,
+        let servers = match answer::servers_and_unchecked(servers) {
+            Ok((mut servers, unchecked)) => {
+                let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+                checks.complete(worker, &mut servers, &unchecked);
+                servers
+            }
             Err(_) if structure.is_none() => RuntimeServers::new(),
             Err(why) => return Err(AskError::Answer(why)),
         };
@@ -173,5 +222,49 @@ impl HaproxyProxy {
     /// The workers of earlier generations; none where HAProxy is down.
     pub(super) async fn old_workers(&self) -> Result<Vec<u32>, ProxyError> {
         Ok(self.processes().await?.map(|processes| processes.old_workers).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{AdminState, RuntimeServer};
+
+    /// What a worker says of one server, whether it has checked it, and what is known then.
+    #[track_caller]
+    fn check(looks: &[(u32, u16, CheckState, bool, CheckState)]) {
+        let mut checks = Checks::default();
+        let backend: BackendName = "production.web".parse().unwrap();
+        let name: ServerName = "alpha:f753afc24d79:3f2a91bc-0".parse().unwrap();
+        for (nth, (worker, port, check, is_checked, expected)) in looks.iter().enumerate() {
+            let address = SocketAddr::from(([127, 0, 0, 1], *port));
+            let (admin, check) = (AdminState::Ready, *check);
+            let server = RuntimeServer { address, weight: 100, admin, check };
+            let mut servers = RuntimeServers::new();
+            servers.entry(backend.clone()).or_default().insert(name.clone(), server);
+            let key = (backend.clone(), name.clone());
+            let unchecked = if *is_checked { Unchecked::new() } else { [key].into() };
+            checks.complete(*worker, &mut servers, &unchecked);
+            assert_eq!(servers[&backend][&name].check, *expected, "look {nth}");
+        }
+    }
+
+    #[test]
+    fn a_new_worker_is_told_by_the_one_before_until_it_has_checked() {
+        use CheckState::{Down, Unknown, Up};
+        check(&[(1, 1, Unknown, false, Unknown), (1, 1, Up, true, Up)]);
+        check(&[
+            (1, 1, Up, true, Up),
+            (2, 1, Unknown, false, Up),
+            // One more reload before the first check.
+            (3, 1, Unknown, false, Up),
+            (3, 1, Unknown, true, Unknown),
+            (3, 1, Unknown, false, Unknown),
+        ]);
+        check(&[(1, 1, Up, true, Up), (2, 1, Unknown, false, Up), (2, 1, Down, true, Down)]);
+        // Another server under the same name, one that wasn't up, and one that is added anew.
+        check(&[(1, 1, Up, true, Up), (2, 2, Unknown, false, Unknown)]);
+        check(&[(1, 1, Down, true, Down), (2, 1, Unknown, false, Unknown)]);
+        check(&[(1, 1, Up, true, Up), (1, 1, Unknown, false, Unknown)]);
     }
 }
