@@ -2,6 +2,7 @@
 //! label, or command line.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -123,13 +124,26 @@ fn a_password_in_the_repository_s_url_is_never_told() {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_plimsoll"));
         command.args(words).args(["--repo", &url]).arg("--state").arg(shop.state());
         let output = crate::harness::run(command.env("PLIMSOLL_LOG", "trace"));
-        assert!(output.stderr.contains("TRACE "), "the log isn't told: {output}");
         let told = Output { command: String::new(), ..output };
         expect_none_in(&told);
         if words[0] != "status" {
             told.expect_error();
         }
     }
+    // A controller goes on, and logs what it tries.
+    let log = shop.folder().join("controller.log");
+    let file = std::fs::File::create(&log).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+    command.args(["run", "--repo", &url]).arg("--state").arg(shop.state());
+    let mut controller = command.env("PLIMSOLL_LOG", "trace").stderr(file).spawn().unwrap();
+    crate::harness::wait_until(Duration::from_secs(30), "the log tells the failed fetch", || {
+        std::fs::read_to_string(&log).unwrap_or_default().contains("fetch failed")
+    });
+    controller.kill().unwrap();
+    controller.wait().unwrap();
+    let told = std::fs::read_to_string(&log).unwrap();
+    assert!(told.contains("127.0.0.1"), "the log isn't told: {told}");
+    assert!(holds_one(told.as_bytes()).is_none(), "the password is in the log: {told}");
     for file in files_below(&shop.state()) {
         let bytes = std::fs::read(&file).unwrap_or_default();
         assert!(holds_one(&bytes).is_none(), "the password is in {}", file.display());
