@@ -187,15 +187,35 @@ impl Executor {
 fn trace(step: &Step, outcome: &StepOutcome) {
     let app = step.app.as_ref().map(ToString::to_string).unwrap_or_default();
     let (place, kind, seconds) = (step.place.to_string(), step.action.kind(), outcome.seconds);
+    let id = step.id.to_string();
     let revision = step.action.revision().map(|r| r.short8()).unwrap_or_default();
     match (&outcome.result, &outcome.error) {
         (StepResult::Failed, Some(error)) => {
-            tracing::warn!(app, place, kind, revision, seconds, error, "failed: {}", step.summary);
+            tracing::warn!(
+                step = id,
+                app,
+                place,
+                kind,
+                revision,
+                seconds,
+                error,
+                "failed: {}",
+                step.summary
+            );
         }
         (StepResult::Skipped, _) => {
-            tracing::info!(app, place, kind, revision, seconds, "given up: {}", step.summary);
+            tracing::info!(
+                step = id,
+                app,
+                place,
+                kind,
+                revision,
+                seconds,
+                "given up: {}",
+                step.summary
+            );
         }
-        _ => tracing::info!(app, place, kind, revision, seconds, "{}", step.summary),
+        _ => tracing::info!(step = id, app, place, kind, revision, seconds, "{}", step.summary),
     }
 }
 

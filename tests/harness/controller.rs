@@ -25,10 +25,15 @@ impl<'a> Controller<'a> {
 
     /// Starts the controller, which looks at the remote every second.
     pub fn start(installation: &'a Installation) -> Self {
+        Self::start_with(installation, &["run", "--interval", "1s"])
+    }
+
+    /// Starts the controller with these words.
+    pub fn start_with(installation: &'a Installation, words: &[&str]) -> Self {
         let log = installation.folder().join("controller.log");
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let process = installation
-            .command(["run", "--interval", "1s"])
+            .command(words.iter().copied())
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)

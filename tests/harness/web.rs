@@ -52,7 +52,8 @@ fn build() -> PathBuf {
     }
     command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["rustc", "--example", "web"]);
     if !cfg!(debug_assertions) {
-        command.arg("--release");
+        // What benchmarks are compiled with, so that they share its dependencies.
+        command.args(["--profile", "bench"]);
     }
     command.args(["--message-format", "json-render-diagnostics"]);
     command.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"]);

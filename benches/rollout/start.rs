@@ -1,0 +1,42 @@
+//! How long `plimsoll diff` of a converged installation of two hosts takes, from the start of the
+//! process to its end.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use super::clock::now;
+use super::harness::{Controller, Installation};
+use super::table::{Table, median, millis};
+
+const RUNS: usize = 20;
+
+/// Milliseconds that it may take.
+const BOUND: f64 = 100.0;
+
+/// With the controller running, and without.
+pub fn measure(table: &mut Table, shop: &Installation, controller: Controller<'_>) {
+    println!();
+    let version = || run(shop, &["--version"]);
+    table.line("plimsoll --version: a process and no more", times(version), "ms", None);
+    let diff = || run(shop, &["diff"]);
+    table.line("plimsoll diff, 2 hosts, a controller answers", times(diff), "ms", Some(BOUND));
+    controller.stop();
+    table.line("plimsoll diff, 2 hosts, no controller", times(diff), "ms", Some(BOUND));
+}
+
+fn times(run: impl Fn() -> Duration) -> f64 {
+    median((0..RUNS).map(|_| millis(run())))
+}
+
+fn run(shop: &Installation, words: &[&str]) -> Duration {
+    let mut command = shop.command(words.iter().copied());
+    if words == ["--version"] {
+        command = std::process::Command::new(command.get_program());
+        command.args(words);
+    }
+    let begin = now();
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let time = now() - begin;
+    assert!(output.status.success(), "{output:?}");
+    time
+}
