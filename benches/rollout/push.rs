@@ -1,12 +1,10 @@
-//! A rollout as a user starts it: a push. The remote's post-receive hook runs `plimsoll apply`,
-//! which asks the running controller over its socket: so no look at an interval is waited for.
+//! A rollout as a user starts it: a push to the remote that a running controller looks at again
+//! and again. The remote's post-receive hook notes when the commit was there.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use serde_json::Value;
 
 use super::clock::{now, wait_for};
 use super::harness::{Controller, Installation, app, set};
@@ -18,29 +16,26 @@ const BACKEND: &str = "production.web";
 /// How often HAProxy is asked who serves.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// What the controller is started with: nothing wakes it at a push, so it looks often.
+const RUN: [&str; 3] = ["run", "--interval", "100ms"];
+
+/// The parts of its log that tell where time goes.
+const LOG: &str = "info,plimsoll::source=debug,plimsoll::docker=debug,plimsoll::proxy=debug,\
+                   plimsoll::execute=debug";
+
 /// Pushes to one installation, one after the other.
 pub struct Pushes<'a> {
     shop: &'a Installation,
-    controller: &'a Controller<'a>,
+    controller: Controller<'a>,
 }
 
 impl<'a> Pushes<'a> {
-    /// Puts the hook into the remote.
-    pub fn begin(shop: &'a Installation, controller: &'a Controller<'a>) -> Self {
+    /// Puts the hook into the remote, and starts the controller.
+    pub fn begin(shop: &'a Installation) -> Self {
+        let mut command = shop.command(RUN);
+        let controller = Controller::spawn(shop, command.env("PLIMSOLL_LOG", LOG));
         let pushes = Self { shop, controller };
-        let apply = shop.command(["apply", "-o", "json"]);
-        let words = std::iter::once(apply.get_program()).chain(apply.get_args());
-        let words: Vec<_> = words.map(|word| format!("'{}'", word.display())).collect();
-        let files = ["pushed", "applied", "errors", "ended"].map(|name| pushes.file(name));
-        let [pushed, applied, errors, ended] = files;
-        let script = format!(
-            "#!/bin/sh\ndate +%s%N >{}\n{{ {} >{} 2>{}; echo $? >{}; }} </dev/null >/dev/null 2>&1 &\n",
-            pushed.display(),
-            words.join(" "),
-            applied.display(),
-            errors.display(),
-            ended.display(),
-        );
+        let script = format!("#!/bin/sh\ndate +%s%N >{}\n", pushes.note().display());
         let hook = shop.repository.remote().join("hooks/post-receive");
         fs::create_dir_all(hook.parent().expect("it is in a folder")).unwrap();
         fs::write(&hook, script).unwrap();
@@ -48,35 +43,28 @@ impl<'a> Pushes<'a> {
         pushes
     }
 
-    fn file(&self, name: &str) -> PathBuf {
-        self.shop.folder().join(name)
+    /// Where the hook notes the time.
+    fn note(&self) -> PathBuf {
+        self.shop.folder().join("pushed")
     }
 
     /// Pushes a new revision; returns when everything has come to rest.
     pub fn roll(&mut self, round: u32) -> Roll {
         let old = self.serving();
         let log_before = self.controller.log().len();
-        let _ = fs::remove_file(self.file("ended"));
         let web = set(app("web"), "/image", format!("web:{}", 1 + (round + 1) % 3));
         self.shop.write_app(&set(web, "/env/DEPLOY", round.to_string()));
-        self.shop.repository.push(&format!("Revision {round}"));
+        let commit = self.shop.repository.push(&format!("Revision {round}"));
         let end = wait_for("all traffic is on the new revision", LOOK, || {
             let serving = self.serving();
             let is_new = serving.len() == 4 && serving.iter().all(|name| !old.contains(name));
             is_new.then(now)
         });
-        let code = wait_for("apply ends", LOOK, || {
-            let code = fs::read_to_string(self.file("ended")).ok()?;
-            code.ends_with('\n').then_some(code)
-        });
-        let applied = fs::read_to_string(self.file("applied")).unwrap();
-        let errors = fs::read_to_string(self.file("errors")).unwrap();
-        assert_eq!(code.trim(), "0", "{applied}{errors}");
-        let applied: Value = serde_json::from_str(&applied).unwrap();
-        let pushed = fs::read_to_string(self.file("pushed")).unwrap();
+        self.controller.wait_for_commit(&commit);
+        let pushed = fs::read_to_string(self.note()).unwrap();
         let begin = Duration::from_nanos(pushed.trim().parse().unwrap());
         let log = self.controller.log();
-        let profile = profile::of_log(begin, end, &applied, &log[log_before..]);
+        let profile = profile::of_log(begin, end, &commit, &log[log_before..]);
         Roll { total: end - begin, profile }
     }
 
@@ -85,5 +73,10 @@ impl<'a> Pushes<'a> {
         let servers = self.shop.balancer().try_servers().unwrap_or_default();
         let of_app = servers.into_iter().filter(|server| server.backend == BACKEND);
         of_app.filter(|server| server.weight > 0).map(|server| server.name).collect()
+    }
+
+    /// The controller, which goes on.
+    pub fn end(self) -> Controller<'a> {
+        self.controller
     }
 }

@@ -98,6 +98,7 @@ impl Executor {
             _ => None,
         };
         let begun = Instant::now();
+        tracing::debug!(step = %step.id, after = %ids(&step.after), "begins");
         watcher.started(step);
         let result = match self.note_begin(step) {
             Ok(()) => self.perform(step, cancel, watcher).await,
@@ -182,6 +183,10 @@ impl Executor {
             tracing::warn!(%error, "the end of the step isn't journalled");
         }
     }
+}
+
+fn ids(steps: &[StepId]) -> String {
+    steps.iter().map(|id| id.0.as_str()).collect::<Vec<_>>().join(" ")
 }
 
 fn trace(step: &Step, outcome: &StepOutcome) {

@@ -285,9 +285,12 @@ impl HaproxyProxy {
 #[async_trait]
 impl Proxy for HaproxyProxy {
     async fn observe(&self) -> Result<BalancerState, ProxyError> {
+        let begun = Instant::now();
         // Not in the middle of a change of ours.
         let _change = self.change.lock().await;
         let (files, process) = tokio::join!(biased; self.read_files(), self.observe_process());
+        let seconds = begun.elapsed().as_secs_f64();
+        tracing::debug!(balancer = %self.name, seconds, "the balancer was looked at");
         Ok(BalancerState { file: self.understand(&files?), process: process? })
     }
 
