@@ -43,7 +43,8 @@ struct Span {
 /// The parts of a rollout by Plimsoll: `begin` and `end` are the times of the push and of the
 /// last weight, `log` is what the controller wrote meanwhile.
 pub fn of_log(begin: Duration, end: Duration, commit: &str, log: &str) -> Profile {
-    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let lines: Vec<Value> =
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let steps = steps(&lines);
     let path = path(&steps, &lines);
     let first = path.first().map_or(end, |id| steps[*id].begin);

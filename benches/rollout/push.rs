@@ -1,5 +1,6 @@
 //! A rollout as a user starts it: a push to the remote that a running controller looks at again
-//! and again. The remote's post-receive hook notes when the commit was there.
+//! and again. A hook of the remote notes the time right before the branch moves: a look at the
+//! remote may see the commit before any later hook has run.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -36,7 +37,7 @@ impl<'a> Pushes<'a> {
         let controller = Controller::spawn(shop, command.env("PLIMSOLL_LOG", LOG));
         let pushes = Self { shop, controller };
         let script = format!("#!/bin/sh\ndate +%s%N >{}\n", pushes.note().display());
-        let hook = shop.repository.remote().join("hooks/post-receive");
+        let hook = shop.repository.remote().join("hooks/update");
         fs::create_dir_all(hook.parent().expect("it is in a folder")).unwrap();
         fs::write(&hook, script).unwrap();
         fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();

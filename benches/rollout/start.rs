@@ -21,7 +21,19 @@ pub fn measure(table: &mut Table, shop: &Installation, controller: Controller<'_
     let diff = || run(shop, &["diff"]);
     table.line("plimsoll diff, 2 hosts, a controller answers", times(diff), "ms", Some(BOUND));
     controller.stop();
+    if std::env::var_os("ROLLOUT_PATH").is_some() {
+        tell_steps(shop);
+    }
     table.line("plimsoll diff, 2 hosts, no controller", times(diff), "ms", Some(BOUND));
+}
+
+/// What one run says of itself, with the times at which it says so.
+fn tell_steps(shop: &Installation) {
+    let mut command = shop.command(["diff"]);
+    let begin = now();
+    let output = command.env("PLIMSOLL_LOG", "plimsoll=trace").output().unwrap();
+    println!("  one run, which began at {begin:?} and ended after {:?}:", now() - begin);
+    println!("{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn times(run: impl Fn() -> Duration) -> f64 {
