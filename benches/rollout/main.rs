@@ -4,7 +4,8 @@
 //! where the time of both went; then how long `plimsoll diff` of the same installation takes.
 //!
 //! `make bench-rollout` runs it as root. What its figures mean is in the book, in
-//! `performance-rollout.md`.
+//! `performance-rollout.md`. With `ROLLOUT_ROUNDS=4` in the environment there are four rounds, and
+//! with `ROLLOUT_DIFF=1` one diff says what it does.
 
 mod bare;
 mod clock;
@@ -87,6 +88,11 @@ fn compare(table: &mut Table, of_plimsoll: &[Roll], of_bare: &[Roll]) {
     table.line("ratio without the wait for the next look at the remote", worked / bare, "", None);
     profile::tell("where the time from a push goes", of_plimsoll);
     profile::tell("where the time of bare calls goes", of_bare);
+}
+
+/// Whether the environment asks for something.
+fn is_told(name: &str) -> bool {
+    std::env::var_os(name).is_some()
 }
 
 /// The load averages, as the kernel tells.

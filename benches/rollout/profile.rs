@@ -13,6 +13,8 @@ use super::table::{median, millis};
 #[derive(Debug, Default)]
 pub struct Profile {
     parts: Vec<(String, Duration)>,
+    /// How many steps follow one another on the critical path.
+    steps: usize,
 }
 
 impl Profile {
@@ -57,7 +59,7 @@ pub fn of_log(begin: Duration, end: Duration, commit: &str, log: &str) -> Profil
         at = span.end;
     }
     profile.add("until it was seen", end.saturating_sub(at));
-    profile.add("(number of steps on the path)", Duration::from_millis(path.len() as u64));
+    profile.steps = path.len();
     profile
 }
 
@@ -122,6 +124,7 @@ fn span(line: &Value) -> Option<Span> {
 /// Prints the median of each part over the rounds.
 pub fn tell(what: &str, rolls: &[Roll]) {
     println!("\n{what} (medians of each part, ms)");
+    let steps = median(rolls.iter().map(|roll| roll.profile.steps as f64));
     let mut names: Vec<&str> = Vec::new();
     for (name, _) in rolls.iter().flat_map(|roll| &roll.profile.parts) {
         if !names.contains(&name.as_str()) {
@@ -131,5 +134,8 @@ pub fn tell(what: &str, rolls: &[Roll]) {
     for name in names {
         let part = median(rolls.iter().map(|roll| millis(roll.profile.part(name))));
         println!("  {name:<52} {part:>8.1}");
+    }
+    if steps > 0.0 {
+        println!("  {:<52} {steps:>6}", "(steps that follow one another)");
     }
 }

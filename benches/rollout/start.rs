@@ -21,7 +21,7 @@ pub fn measure(table: &mut Table, shop: &Installation, controller: Controller<'_
     let diff = || run(shop, &["diff"]);
     table.line("plimsoll diff, 2 hosts, a controller answers", times(diff), "ms", Some(BOUND));
     controller.stop();
-    if std::env::var_os("ROLLOUT_PATH").is_some() {
+    if super::is_told("ROLLOUT_DIFF") {
         tell_steps(shop);
     }
     table.line("plimsoll diff, 2 hosts, no controller", times(diff), "ms", Some(BOUND));
