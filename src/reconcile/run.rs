@@ -191,11 +191,19 @@ impl Loop {
         }
     }
 
-    /// Before the remote has answered, the commit that was taken up last is kept up.
+    /// Before the remote has answered, the commit that was taken up last is kept up; also where
+    /// somebody applied another one by hand since it did.
     fn resume(&mut self) {
+        let attempted = self.attempted();
+        if self.tip.as_ref().is_some_and(|tip| tip.is_old(attempted.as_ref())) {
+            self.tip = None;
+            self.fetch_soon();
+        }
         if self.tip.is_none() {
-            let commit = self.attempted();
-            self.tip = commit.map(|commit| Tip { commit, requests: Vec::new(), may_apply: true });
+            self.tip = attempted.map(|commit| {
+                let base = Some(commit.clone());
+                Tip { commit, requests: Vec::new(), may_apply: true, base }
+            });
         }
     }
 
@@ -323,7 +331,14 @@ impl Loop {
             biased;
             () = shutdown.cancelled() => return,
             Some(landed) = self.running.join_next() => self.land(landed.ok()),
-            answer = answer_of(&mut self.fetching) => self.fetched(answer),
+            answer = answer_of(&mut self.fetching) => {
+                let before = self.tip.as_ref().map(|tip| tip.commit.clone());
+                self.fetched(answer);
+                // A new commit has nothing to gather with.
+                if self.tip.as_ref().map(|tip| &tip.commit) != before.as_ref() {
+                    return;
+                }
+            }
             () = controller.parts.source.changed() => self.fetch_soon(),
             () = controller.wake.notified() => {}
             () = tokio::time::sleep_until(until) => return,
