@@ -87,3 +87,8 @@ test-servers: test-setup
 		echo "make: the tests with servers start Docker Engines of their own and need root: sudo make test" >&2; exit 1; }
 	@echo "test: the tests with real engines, balancers and repositories: $(SERVER_TESTS)"
 	@if [ -n "$(SERVER_TESTS)" ]; then cargo test --no-fail-fast $(addprefix --test ,$(SERVER_TESTS)); fi
+
+.PHONY: bench-fleet
+bench-fleet: ## measure 1,000 and 10,000 apps on engines that are stand-ins, some minutes
+	@scripts/setup build
+	cargo bench --bench fleet

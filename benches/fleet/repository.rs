@@ -76,17 +76,12 @@ impl Repository {
         self.git(&["rev-parse", "HEAD"])
     }
 
-    /// Moves the branch to it, which is the last that a push does.
-    pub fn publish(&self, commit: &str) {
+    /// Moves the branch to it, which is the last that a push does. Tells who reads it then.
+    pub fn publish(&self, commit: &str) -> Readers {
         self.git(&["--git-dir", &self.url(), "update-ref", "refs/heads/main", commit]);
-    }
-
-    /// Tells when somebody reads the branch.
-    pub fn readers(&self) -> Readers {
         let inotify = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC);
         let inotify = inotify.expect("inotify is there");
         let folder = self.remote.join("refs/heads");
-        fs::create_dir_all(&folder).expect("the remote is ours");
         inotify::add_watch(&inotify, &folder, inotify::WatchFlags::OPEN).expect("a watch");
         Readers(inotify)
     }

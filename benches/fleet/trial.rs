@@ -110,13 +110,11 @@ impl Trial<'_> {
         let commit = self.repository.commit();
         let (calls, time) = (self.fleet().counts(), self.controller.processor_time());
         let ours = process::processor_time(std::process::id());
-        let (readers, begin) = (self.repository.readers(), Instant::now());
-        self.repository.publish(&commit);
-        let pushed = Instant::now();
+        let begin = Instant::now();
+        let readers = self.repository.publish(&commit);
         let (mut noticed, mut first) = (None, None);
         while self.fleet().running() < self.size.apps {
-            noticed =
-                noticed.or_else(|| readers.came().then(Instant::now).filter(|at| *at > pushed));
+            noticed = noticed.or_else(|| readers.came().then(Instant::now));
             first = first.or_else(|| (self.fleet().running() > 0).then(Instant::now));
             if begin.elapsed() > self.options.deadline || !self.controller.lives() {
                 let (running, apps) = (self.fleet().running(), self.size.apps);
@@ -198,10 +196,9 @@ impl Trial<'_> {
 
     /// Publishes a commit and waits until it is reached.
     async fn follow(&mut self, commit: &str) -> Result<Followed, String> {
-        let (readers, begin) = (self.repository.readers(), Instant::now());
-        self.repository.publish(commit);
+        let begin = Instant::now();
+        let readers = self.repository.publish(commit);
         let by = self.deadline();
-        let _ = readers.came();
         while !readers.came() && Instant::now() < by {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -259,15 +256,12 @@ impl Trial<'_> {
     async fn change_on_all_but(&mut self, left_out: usize) -> Result<f64, String> {
         self.repository.declare(0..self.size.hosts, &digest());
         let commit = self.repository.commit();
-        let (readers, begin) = (self.repository.readers(), Instant::now());
-        self.repository.publish(&commit);
-        let _ = readers.came();
+        let begin = Instant::now();
+        let readers = self.repository.publish(&commit);
         let mut noticed = None;
         let mut open: Vec<usize> = (0..self.size.hosts).filter(|host| *host != left_out).collect();
         while !open.is_empty() {
-            if noticed.is_none() && readers.came() {
-                noticed = Some(Instant::now());
-            }
+            noticed = noticed.or_else(|| readers.came().then(Instant::now));
             open.retain(|host| !self.has_settled(*host, &commit));
             if begin.elapsed() > self.options.deadline {
                 return Err(format!("{} hosts don't get what was changed", open.len()));

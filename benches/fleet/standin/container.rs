@@ -311,7 +311,7 @@ const HOST_CONFIG_TEXT: &str = r#"{
     "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "CpusetCpus": "", "CpusetMems": "",
     "Devices": null, "DeviceCgroupRules": null, "DeviceRequests": null, "KernelMemory": 0,
     "KernelMemoryTCP": 0, "MemoryReservation": 0, "MemorySwap": 0, "MemorySwappiness": null,
-    "OomKillDisable": null, "PidsLimit": null, "Ulimits": null, "CpuCount": 0, "CpuPercent": 0,
+    "OomKillDisable": false, "PidsLimit": null, "Ulimits": null, "CpuCount": 0, "CpuPercent": 0,
     "IOMaximumIOps": 0, "IOMaximumBandwidth": 0,
     "MaskedPaths": ["/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys",
         "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
@@ -322,7 +322,13 @@ const HOST_CONFIG_TEXT: &str = r#"{
 /// The defaults with what a request says laid over them.
 fn over(defaults: &Map<String, Value>, said: Map<String, Value>) -> Map<String, Value> {
     let mut all = defaults.clone();
-    all.extend(said.into_iter().filter(|(_, value)| !value.is_null()));
+    for (key, value) in said.into_iter().filter(|(_, value)| !value.is_null()) {
+        let value = match (all.get(&key), value) {
+            (Some(Value::Object(default)), Value::Object(said)) => over(default, said).into(),
+            (_, value) => value,
+        };
+        all.insert(key, value);
+    }
     all
 }
 

@@ -28,6 +28,9 @@ use super::state::{Done, Later, Refusal};
 const NEWEST: u32 = 41;
 const OLDEST: u32 = 12;
 
+/// Older clients are told errors as plain text.
+const FIRST_WITH_JSON_ERRORS: u32 = 24;
+
 type Body = Either<Full<Bytes>, StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>>;
 type Answer = Result<Response<Body>, Refusal>;
 type Query = BTreeMap<String, String>;
@@ -62,6 +65,9 @@ async fn answer(
         None => respond(&engine, &question, &query, body).await,
     };
     Ok(answer.unwrap_or_else(|Refusal { status, message }| {
+        if version.is_some_and(|version| version < FIRST_WITH_JSON_ERRORS) {
+            return response(status, Some("text/plain; charset=utf-8"), message + "\n");
+        }
         let text = json!({ "message": message }).to_string();
         response(status, Some("application/json"), text + "\n")
     }))
@@ -127,7 +133,12 @@ async fn respond(
             Ok(empty(204))
         }
         Question::Logs(id) => logs(engine, id, query),
-        Question::Image(name) => Ok(json(StatusCode::OK, engine.state().image(name)?.inspected())),
+        Question::Image(name) => {
+            let image = engine.state().image(name);
+            let image =
+                image.map_err(|refusal| refusal.behind(format!("no such image: {name}")))?;
+            Ok(json(StatusCode::OK, image.inspected()))
+        }
         Question::Pull => pull(engine, query),
         Question::Distribution(name) => distribution(engine, name),
         Question::Events => events(engine, query),
@@ -204,7 +215,9 @@ fn pull(engine: &Arc<Inner>, query: &Query) -> Answer {
         None => name,
     };
     let mut state = engine.state();
-    let image = state.offered(&name)?;
+    let image = state.offered(&name);
+    let image =
+        image.map_err(|refusal| refusal.behind(format!("manifest for {name} not found")))?;
     state.add_image(image.as_ref().clone());
     let digest = image.digest.as_deref().unwrap_or_default();
     let lines = [

@@ -34,6 +34,11 @@ impl Refusal {
         Self { status, message: message.into() }
     }
 
+    /// The same with words before it.
+    pub fn behind(self, words: impl std::fmt::Display) -> Self {
+        Self { message: format!("{words}: {}", self.message), ..self }
+    }
+
     fn no_container(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("No such container: {id}"))
     }
@@ -121,20 +126,19 @@ impl State {
 
     // ---- images ----
 
+    /// What it has under that name.
     pub fn image(&self, name: &str) -> Result<Arc<Image>, Refusal> {
         let found = self.images.get(name).or_else(|| self.images.get(&format!("{name}:latest")));
-        found
-            .cloned()
-            .ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("No such image: {name}")))
+        found.cloned().ok_or_else(|| {
+            let whole = if name.contains([':', '@']) { "" } else { ":latest" };
+            Refusal::new(StatusCode::NOT_FOUND, format!("No such image: {name}{whole}"))
+        })
     }
 
     /// What a registry has under that name.
     pub fn offered(&self, name: &str) -> Result<Arc<Image>, Refusal> {
-        self.offered.get(name).cloned().ok_or_else(|| {
-            let message =
-                format!("manifest for {name} not found: manifest unknown: manifest unknown");
-            Refusal::new(StatusCode::NOT_FOUND, message)
-        })
+        let unknown = || Refusal::new(StatusCode::NOT_FOUND, "manifest unknown: manifest unknown");
+        self.offered.get(name).cloned().ok_or_else(unknown)
     }
 
     // ---- questions ----
@@ -354,7 +358,9 @@ impl State {
     }
 
     pub fn kill(&mut self, id: &str) -> Result<(), Refusal> {
-        let container = self.container(id)?;
+        let container = self
+            .container(id)
+            .map_err(|refusal| refusal.behind(format!("Cannot kill container: {id}")))?;
         if container.life != Life::Running {
             let message =
                 format!("Cannot kill container: {id}: Container {} is not running", container.id);
