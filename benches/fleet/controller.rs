@@ -10,6 +10,7 @@ use plimsoll::api::{Client, Operations, Status};
 use plimsoll::model::Kind;
 use tokio::time::Instant;
 
+use crate::options::Options;
 use crate::process;
 
 /// Between two looks at what the controller says.
@@ -24,16 +25,16 @@ pub struct Controller {
 
 impl Controller {
     /// Starts it on that remote, with all of its own in `folder`.
-    pub fn start(folder: &Path, remote: &str, interval: &str) -> Self {
+    pub fn start(options: &Options, folder: &Path, remote: &str) -> Self {
         let log = folder.join("controller.log");
         let file = File::create(&log).expect("a file can be made");
         let state = folder.join("state");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+        let mut command = Command::new(&options.program);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PLIMSOLL_")) {
             command.env_remove(name);
         }
         let process = command
-            .args(["run", "--interval", interval, "--repo", remote, "--state"])
+            .args(["run", "--interval", &options.interval, "--repo", remote, "--state"])
             .arg(&state)
             .current_dir(folder)
             .env("HOME", folder)

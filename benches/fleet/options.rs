@@ -1,5 +1,6 @@
 //! What is measured, from the environment.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ pub struct Options {
     pub deadline: Duration,
     pub interval: String,
     pub delay: Duration,
+    pub program: PathBuf,
 }
 
 impl Options {
@@ -54,6 +56,7 @@ impl Options {
             deadline: Duration::from_secs(number("FLEET_DEADLINE", "900")),
             interval: text("FLEET_INTERVAL", "1s"),
             delay: Duration::from_millis(number("FLEET_DELAY", "0")),
+            program: text("FLEET_PROGRAM", env!("CARGO_BIN_EXE_plimsoll")).into(),
         }
     }
 }

@@ -57,7 +57,7 @@ pub async fn run(size: Size, options: &Options, table: &mut Table) {
     let repository = Repository::new(folder.path(), size, sockets);
     let commit = repository.commit();
     repository.publish(&commit);
-    let controller = Controller::start(folder.path(), &repository.url(), &options.interval);
+    let controller = Controller::start(options, folder.path(), &repository.url());
     table.say(&format!("\n{size}, a container each"));
     let mut trial = Trial { size, options, table, home, repository, controller };
     if let Err(why) = trial.measure(&commit).await {
