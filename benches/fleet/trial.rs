@@ -148,6 +148,9 @@ impl Trial<'_> {
             &format!("{:.2} s; {:.2} s", time.as_secs_f64(), ours.as_secs_f64()),
         );
         self.calls("  engine calls per created container", &calls, self.size.apps as f64);
+        let most = self.fleet().engines().iter().map(StandIn::most_connections).max();
+        let most = most.unwrap_or_default().to_string();
+        self.table.row("  connections at one time to one engine, at most", &most);
         self.confirm().await
     }
 

@@ -48,6 +48,34 @@ impl Call {
     ];
 }
 
+/// How many of something there are at one time, and were at most.
+#[derive(Default)]
+pub struct Gauge {
+    now: AtomicU64,
+    most: AtomicU64,
+}
+
+impl Gauge {
+    /// One more, until what is returned is dropped.
+    pub fn enter(&self) -> Entered<'_> {
+        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(now, Ordering::Relaxed);
+        Entered(self)
+    }
+
+    pub fn most(&self) -> u64 {
+        self.most.load(Ordering::Relaxed)
+    }
+}
+
+pub struct Entered<'a>(&'a Gauge);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Counts of one engine, as they grow.
 #[derive(Default)]
 pub struct Counters([AtomicU64; Call::ALL.len()]);

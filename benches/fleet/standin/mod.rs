@@ -31,7 +31,7 @@ use tokio::sync::watch;
 pub use calls::{Call, Counts};
 pub use image::Image;
 
-use calls::Counters;
+use calls::{Counters, Gauge};
 use state::State;
 
 /// One stand-in, by what can be done to it from outside its API.
@@ -45,6 +45,7 @@ pub struct StandIn {
 struct Inner {
     state: Mutex<State>,
     counters: Counters,
+    connections: Gauge,
     /// How long each call takes, in microseconds.
     delay: AtomicU64,
     hangs: watch::Sender<bool>,
@@ -103,6 +104,11 @@ impl StandIn {
         self.inner.counters.counts()
     }
 
+    /// How many connections it had at one time at most; one of them is for its events.
+    pub fn most_connections(&self) -> u64 {
+        self.inner.connections.most()
+    }
+
     /// How many of its containers fit.
     pub fn count(&self, fits: impl Fn(Seen<'_>) -> bool) -> usize {
         self.inner.state().seen().filter(|seen| fits(*seen)).count()
@@ -156,6 +162,7 @@ fn start(socket: PathBuf, number: usize, running: &Arc<AtomicI64>) -> io::Result
     let inner = Arc::new(Inner {
         state: Mutex::new(State::new(number, running.clone())),
         counters: Counters::default(),
+        connections: Gauge::default(),
         delay: AtomicU64::new(0),
         hangs: watch::Sender::new(false),
         running: running.clone(),

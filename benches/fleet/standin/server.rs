@@ -40,8 +40,9 @@ pub async fn serve(listener: UnixListener, engine: Arc<Inner>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let engine = engine.clone();
-        let service = service_fn(move |request| answer(engine.clone(), request));
         tokio::spawn(async move {
+            let _entered = engine.connections.enter();
+            let service = service_fn(|request| answer(engine.clone(), request));
             let http = hyper::server::conn::http1::Builder::new();
             // A client that goes away in the middle is no trouble of the engine's.
             let _ = http.serve_connection(TokioIo::new(stream), service).await;
