@@ -93,3 +93,14 @@ bench-rollout: test-setup ## a rollout on two real engines, beside bare calls to
 	@[ "$$(id -u)" -eq 0 ] || { \
 		echo "make: the engines that are measured are started here, which needs root: sudo make bench-rollout" >&2; exit 1; }
 	cargo bench --bench rollout
+
+.PHONY: bench-fleet
+bench-fleet: ## measure 1,000 and 10,000 apps on engines that are stand-ins, some minutes
+	@scripts/setup build
+	cargo bench --bench fleet
+
+.PHONY: bench
+bench: ## measure the core: planning, reading, rendering, the store, with their bounds, some minutes
+	@scripts/setup build
+	cargo bench --bench core
+	cargo bench --bench store
