@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a look of the loop waits for a host until it goes on without it. The host still has
 /// [`PATIENCE`] to answer; what is on it is left alone meanwhile.
-const HASTE: Duration = Duration::from_millis(500);
+const HASTE: Duration = Duration::from_millis(300);
 
 /// How long a list is good where no event says otherwise. Engines drop events under load: this
 /// is what heals that.
