@@ -4,7 +4,7 @@
 //! `make bench-fleet` runs it.
 //!
 //! Environment: `FLEET` says how many apps are on how many hosts, several sizes after each other
-//! (`1000/100,10000/1000`); `FLEET_IDLE` for how many seconds an idle fleet is watched (30);
+//! (`1000/100,10000/1000`); `FLEET_IDLE` for how many seconds an idle fleet is watched (60);
 //! `FLEET_DEADLINE` how many seconds a convergence may take before it counts as failed (900);
 //! `FLEET_INTERVAL` how often the controller looks at the remote (1s); `FLEET_DELAY` how many
 //! milliseconds each call takes an engine (0); `FLEET_PROGRAM` another build of the program.

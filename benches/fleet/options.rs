@@ -52,7 +52,7 @@ impl Options {
         let sizes = sizes.split(',').map(str::parse).collect::<Result<_, _>>();
         Self {
             sizes: sizes.unwrap_or_else(|error| panic!("FLEET: {error}")),
-            idle: Duration::from_secs(number("FLEET_IDLE", "30")),
+            idle: Duration::from_secs(number("FLEET_IDLE", "60")),
             deadline: Duration::from_secs(number("FLEET_DEADLINE", "900")),
             interval: text("FLEET_INTERVAL", "1s"),
             delay: Duration::from_millis(number("FLEET_DELAY", "0")),
