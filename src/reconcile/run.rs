@@ -236,8 +236,10 @@ impl Loop {
             self.trouble("StoreFailed", &error);
         }
         self.watch_hosts(&situation);
+        // What is in flight may last: it keeps no other's steps.
+        let beside = Arc::new(situation.without_plan());
         for plan in groups(&situation.plan) {
-            self.begin(&situation, plan);
+            self.begin(&beside, plan);
         }
         let mut recollection = self.controller.recollect();
         recollection.busy = self.flights.values().flat_map(|flight| flight.apps.clone()).collect();

@@ -19,7 +19,7 @@ use crate::source::Head;
 use crate::store::StoreError;
 
 use super::Controller;
-use super::controller::KnownObserver;
+use super::controller::{KnownDeparted, KnownObserver};
 use super::knowledge::Knowledge;
 use super::memory;
 
@@ -236,15 +236,20 @@ impl Controller {
     fn departed(&self, desired: &Desired) -> Result<BTreeMap<HostName, Host>, StoreError> {
         let hosts = self.memory.hosts()?;
         let mut recollection = self.recollect();
-        if let Some((of, declared, departed)) = &recollection.departed
-            && of.ptr_eq(&hosts)
-            && declared.ptr_eq(&desired.hosts)
-            && desired.broken_hosts.is_empty()
+        if let Some(known) = &recollection.departed
+            && known.known.ptr_eq(&hosts)
+            && known.declared.ptr_eq(&desired.hosts)
+            && (known.broken, desired.broken_hosts.len()) == (0, 0)
         {
-            return Ok(departed.clone());
+            return Ok(known.departed.clone());
         }
         let departed = memory::departed(&hosts, desired);
-        recollection.departed = Some((hosts, desired.hosts.clone(), departed.clone()));
+        recollection.departed = Some(KnownDeparted {
+            known: hosts,
+            declared: desired.hosts.clone(),
+            broken: desired.broken_hosts.len(),
+            departed: departed.clone(),
+        });
         Ok(departed)
     }
 
@@ -461,6 +466,31 @@ impl Situation {
     /// is shown beside it, and doesn't count.
     fn is_the_same(&self, desired: &Arc<Desired>, observed: &Observed, known: &Known) -> bool {
         Arc::ptr_eq(&self.desired, desired) && self.observed == *observed && self.known == *known
+    }
+
+    /// The same with nothing to do.
+    pub fn without_plan(&self) -> Self {
+        Self {
+            desired: self.desired.clone(),
+            diagnostics: self.diagnostics.clone(),
+            observed: self.observed.clone(),
+            known: self.known.clone(),
+            plan: Plan {
+                commit: self.plan.commit.clone(),
+                digest: self.plan.digest,
+                steps: Vec::new(),
+                routes: Vec::new(),
+                waiting: Vec::new(),
+                blocked: Vec::new(),
+                changes: BTreeMap::new(),
+                totals: crate::plan::Totals::default(),
+            },
+            planned: BTreeSet::new(),
+            observer: self.observer.clone(),
+            requests: self.requests.clone(),
+            standing: BTreeMap::new(),
+            all: OnceLock::new(),
+        }
     }
 
     /// The containers of an app that were seen.
