@@ -63,8 +63,19 @@ fn g1_a_remote_that_is_down_is_said_and_tried_again_while_the_last_good_state_is
     });
     let told = shop.plimsoll(["status"]).expect(0);
     assert!(told.to_string().contains("fetch failed: git://127.0.0.1"), "{told}");
+    // The next try, and which one it is; it goes on.
+    for attempt in [1, 2, 3] {
+        let next = format!("attempt {attempt}, next try in ");
+        wait_until(Duration::from_secs(30), &next, || {
+            let told = status_json(&shop)["sourceError"].as_str().unwrap_or_default().to_owned();
+            let number = told.split_once("(attempt ").and_then(|(_, rest)| rest.split_once(", "));
+            let number = number.and_then(|(number, _)| number.parse().ok());
+            number.is_some_and(|number: u32| number >= attempt) && told.ends_with(" s)")
+        });
+    }
     let events = shop.plimsoll(["events", "-o", "json"]).expect(0).stdout;
     assert!(events.contains("FetchFailed"), "{events}");
+    assert!(events.contains("(attempt 1, next try in "), "{events}");
     expect_kept(&shop, &before);
     // Drift is healed meanwhile, from the commit that is known.
     let (name, id) = before.first_key_value().unwrap();

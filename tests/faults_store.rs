@@ -38,16 +38,29 @@ fn ends_within(process: &mut Child, deadline: Duration) -> i32 {
     status.code().unwrap_or(-1)
 }
 
+/// What `status` says of the store by itself.
+fn store_error(shop: &Installation) -> Option<String> {
+    let status: serde_json::Value = shop.plimsoll(["status", "-o", "json"]).expect(0).json();
+    status["storeError"].as_str().map(str::to_owned)
+}
+
 #[test]
 fn k4_a_full_disk_degrades_the_controller_and_not_the_service() {
     let shop = Installation::new("k4");
     let disk = SmallDisk::mount(&shop.state(), 24 << 10);
+    // Only the store is on it: what else lies in the state folder is on a disk with space.
+    for name in ["haproxy", "source"] {
+        let elsewhere = shop.folder().join(name);
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::os::unix::fs::symlink(elsewhere, shop.state().join(name)).unwrap();
+    }
     let web = set(app("web"), "/replicas", 1);
     let first = shop.deploy(&web);
     let before = shop.containers();
     let load = Load::start(shop.load_on("web"));
     let mut controller = shop.start();
     controller.wait_for_commit(&first);
+    assert!(store_error(&shop).is_none(), "{:?}", store_error(&shop));
 
     disk.fill();
     shop.write_app(&set(web.clone(), "/image", "web:2"));
@@ -55,15 +68,20 @@ fn k4_a_full_disk_degrades_the_controller_and_not_the_service() {
     // It lives, answers, and says what is wrong; nothing that served is taken away.
     // By its answers, and in its log, which may lie on another disk.
     wait_until(Duration::from_secs(60), "the full disk is told", || {
-        let told = shop.plimsoll(["status"]);
-        told.code == 0 && told.stdout.to_lowercase().contains("no space left")
+        store_error(&shop).is_some_and(|told| told.to_lowercase().contains("no space left"))
     });
+    let told = shop.plimsoll(["status"]).expect(0).stdout;
+    let line = told.lines().find(|line| line.starts_with("store error"));
+    assert!(line.is_some_and(|line| line.to_lowercase().contains("no space left")), "{told}");
     assert!(controller.log().to_lowercase().contains("no space left"), "{}", controller.log());
     assert_eq!(shop.get("web").unwrap().status, 200);
     assert!(shop.running().len() >= before.len());
 
     disk.free();
     controller.wait_for_commit(&commit);
+    wait_until(Duration::from_secs(30), "the store is brought up to date", || {
+        store_error(&shop).is_none()
+    });
     assert!(shop.get("web").unwrap().text().contains("version=2"));
     controller.stop();
     shop.expect_nothing_to_do();

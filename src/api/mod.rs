@@ -135,6 +135,9 @@ pub struct Status {
     pub balancers: Vec<ReachStatus>,
     /// The last attempt to read the source failed for this reason.
     pub source_error: Option<String>,
+    /// The store is behind: the disk doesn't take what is to be remembered, for this reason.
+    #[serde(default)]
+    pub store_error: Option<String>,
     /// Mistakes in the manifests of the attempted commit.
     pub diagnostics: Vec<Diagnostic>,
     pub counters: std::collections::BTreeMap<String, u64>,

@@ -2,6 +2,7 @@
 //! configuration file beats default. It reads the configuration file and nothing else.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use super::output::Format;
 use crate::api::{OperationError, SOCKET_NAME};
 use crate::model::Span;
 use crate::reconcile::{ControllerOptions, GitOptions};
+use crate::source::shown;
 
 /// Read where no other is named, if it is there.
 const CONFIG_FILE: &str = "/etc/plimsoll/config.yaml";
@@ -24,8 +26,8 @@ const CONFIG_LIMIT: u64 = 1 << 20;
 const INTERVAL: Span = Span::from_secs(30);
 
 /// Flags that every command takes, before or after its name. An environment variable that is
-/// empty counts as not set.
-#[derive(Debug, Clone, Default, Args)]
+/// empty counts as not set. Shown without what the repository's URL holds in secret.
+#[derive(Clone, Default, Args)]
 #[command(next_help_heading = "Options of all commands")]
 pub struct GlobalArguments {
     /// URL or folder of the manifest repository [default: the folder we are in]
@@ -86,8 +88,45 @@ pub struct GlobalArguments {
     pub output: Format,
 }
 
-/// The configuration file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+impl fmt::Debug for GlobalArguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            repo,
+            branch,
+            path,
+            worktree,
+            state,
+            secrets,
+            config,
+            git_ssh_key,
+            git_known_hosts,
+            git_token_file,
+            git_username,
+            docker_config,
+            haproxy,
+            output,
+        } = self;
+        f.debug_struct("GlobalArguments")
+            .field("repo", &repo.as_deref().map(shown))
+            .field("branch", branch)
+            .field("path", path)
+            .field("worktree", worktree)
+            .field("state", state)
+            .field("secrets", secrets)
+            .field("config", config)
+            .field("git_ssh_key", git_ssh_key)
+            .field("git_known_hosts", git_known_hosts)
+            .field("git_token_file", git_token_file)
+            .field("git_username", git_username)
+            .field("docker_config", docker_config)
+            .field("haproxy", haproxy)
+            .field("output", output)
+            .finish()
+    }
+}
+
+/// The configuration file. Shown without what the repository's URL holds in secret.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ConfigFile {
     repo: Option<String>,
@@ -102,6 +141,39 @@ pub struct ConfigFile {
     git_username: Option<String>,
     docker_config: Option<PathBuf>,
     haproxy: Option<PathBuf>,
+}
+
+impl fmt::Debug for ConfigFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            repo,
+            branch,
+            path,
+            state,
+            secrets,
+            interval,
+            git_ssh_key,
+            git_known_hosts,
+            git_token_file,
+            git_username,
+            docker_config,
+            haproxy,
+        } = self;
+        f.debug_struct("ConfigFile")
+            .field("repo", &repo.as_deref().map(shown))
+            .field("branch", branch)
+            .field("path", path)
+            .field("state", state)
+            .field("secrets", secrets)
+            .field("interval", interval)
+            .field("git_ssh_key", git_ssh_key)
+            .field("git_known_hosts", git_known_hosts)
+            .field("git_token_file", git_token_file)
+            .field("git_username", git_username)
+            .field("docker_config", docker_config)
+            .field("haproxy", haproxy)
+            .finish()
+    }
 }
 
 impl ConfigFile {
@@ -325,6 +397,28 @@ mod tests {
         assert_eq!(options.path.as_deref(), Some("manifests"), "an empty value counts as not set");
         assert_eq!(options.state, Path::new("/work/here"));
         assert_eq!(options.interval, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn no_secret_of_the_url_is_shown() {
+        for (url, shows) in [
+            (
+                "https://ada:stieglitz-0dd5@git.example.com/infra.git?t=stieglitz-0dd5",
+                "git.example",
+            ),
+            ("https://stieglitz-0dd5@git.example.com/infra.git", "git.example"),
+            ("ftp://ada:stieglitz-0dd5@git.example.com/infra.git", "neither a folder"),
+            ("https://ada:stieglitz-0dd5@[::/infra.git", "neither a folder"),
+            ("https://ada:x/stieglitz-0dd5@git.example.com/infra.git", "git.example.com"),
+        ] {
+            let flags = GlobalArguments { repo: Some(url.into()), ..GlobalArguments::default() };
+            let file = ConfigFile { repo: Some(url.into()), ..ConfigFile::default() };
+            let options = flags.resolve(None, file.clone(), &surroundings()).unwrap();
+            for told in [format!("{flags:?}"), format!("{file:?}"), format!("{options:#?}")] {
+                assert!(!told.contains("stieglitz-0dd5"), "{told}");
+                assert!(told.contains(shows), "{told}");
+            }
+        }
     }
 
     #[test]

@@ -36,6 +36,7 @@ fn render(status: &api::Status, paint: Paint) -> String {
         hosts,
         balancers,
         source_error,
+        store_error,
         diagnostics,
         // For programs: they say how often, not how it is.
         counters: _,
@@ -50,6 +51,9 @@ fn render(status: &api::Status, paint: Paint) -> String {
     head += &format!("commit        {}\n", commit_line(commit));
     if let Some(error) = source_error {
         head += &format!("{} {}\n", paint.bad("source error "), text::plain(error));
+    }
+    if let Some(error) = store_error {
+        head += &format!("{} {}\n", paint.bad("store error  "), text::plain(error));
     }
     let mut sections = vec![head];
     if !approvals.is_empty() {

@@ -35,7 +35,9 @@ impl DockerEngine {
         started.map_err(|failure| {
             let failure = failure.map_text(|text| scrub.clean(text));
             let doing = format!("start {}", container.name);
-            port_taken(&container.birth, &failure).unwrap_or_else(|| self.error(&doing, failure))
+            port_taken(&container.birth, &failure)
+                .or_else(|| nobody(&doing, &failure))
+                .unwrap_or_else(|| self.error(&doing, failure))
         })
     }
 
@@ -169,9 +171,35 @@ fn port_taken(birth: &Birth, failure: &Failure) -> Option<EngineError> {
     Some(EngineError::PortTaken { port, cause: failure.text().to_owned() })
 }
 
+/// The image knows no user or group of that name. The engine says so with a status as of trouble
+/// of its own, and yet it would say the same again for ever.
+fn nobody(doing: &str, failure: &Failure) -> Option<EngineError> {
+    let text = failure.text();
+    let says = ["unable to find user ", "unable to find group "].iter().any(|it| text.contains(it))
+        && text.contains("no matching entries in ");
+    let says = says && failure.status().is_some();
+    says.then(|| EngineError::Refused { doing: doing.to_owned(), cause: text.to_owned() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_or_group_that_the_image_lacks_is_refused() {
+        for (text, is_refused) in [
+            ("unable to find user nobody-at-all: no matching entries in passwd file", true),
+            ("unable to find group staff-at-all: no matching entries in group file", true),
+            ("unable to find user x: open /proc/1/root/etc/passwd: input/output error", false),
+            ("failed to create task for container: context deadline exceeded", false),
+        ] {
+            let failure = Failure::Answer { status: 500, text: text.to_owned() };
+            let error = nobody("start web", &failure);
+            assert_eq!(error.is_some_and(|error| !error.may_pass()), is_refused, "{text}");
+            let silence = Failure::Silence { cause: text.to_owned() };
+            assert!(nobody("start web", &silence).is_none(), "an engine's words only: {text}");
+        }
+    }
 
     #[test]
     fn a_started_second_is_given_whole() {

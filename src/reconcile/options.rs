@@ -1,11 +1,14 @@
 //! What a controller is started with.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::source::shown;
+
 /// Settings of one controller, after flags, environment, configuration file and defaults were
-/// laid over each other.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// laid over each other. Shown without what the repository's URL holds in secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ControllerOptions {
     /// URL or folder of the manifest repository.
     pub repo: String,
@@ -24,6 +27,35 @@ pub struct ControllerOptions {
     pub docker_config: Option<PathBuf>,
     /// The haproxy program.
     pub haproxy: PathBuf,
+}
+
+impl fmt::Debug for ControllerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            repo,
+            branch,
+            path,
+            worktree,
+            state,
+            secrets,
+            interval,
+            git,
+            docker_config,
+            haproxy,
+        } = self;
+        f.debug_struct("ControllerOptions")
+            .field("repo", &shown(repo))
+            .field("branch", branch)
+            .field("path", path)
+            .field("worktree", worktree)
+            .field("state", state)
+            .field("secrets", secrets)
+            .field("interval", interval)
+            .field("git", git)
+            .field("docker_config", docker_config)
+            .field("haproxy", haproxy)
+            .finish()
+    }
 }
 
 /// How to get at the remote.

@@ -178,17 +178,27 @@ impl Loop {
             }
             Err(error) => {
                 self.poll.failed();
+                let delay = self.ask_again();
                 let text = [error.message.clone()].into_iter().chain(error.causes.clone());
                 let text = text.collect::<Vec<_>>().join(": ");
-                self.controller.recollect().source_error = Some(text);
-                self.trouble("FetchFailed", &error);
+                let (failures, seconds) = (self.poll.failures(), delay.as_secs_f64().ceil());
+                let next = format!("attempt {failures}, next try in {seconds} s");
+                self.controller.recollect().source_error = Some(format!("{text} ({next})"));
+                self.trouble_with("FetchFailed", &error, Some(&next));
+                return;
             }
         }
-        let delay = self.poll.delay(self.controller.parts.randomness.as_ref());
+        self.ask_again();
+    }
+
+    /// Sets when the remote is asked next, and says in how long that is.
+    fn ask_again(&mut self) -> Duration {
+        let delay = match std::mem::take(&mut self.fetch_again) {
+            true => Duration::ZERO,
+            false => self.poll.delay(self.controller.parts.randomness.as_ref()),
+        };
         self.next_fetch = Instant::now() + delay;
-        if std::mem::take(&mut self.fetch_again) {
-            self.next_fetch = Instant::now();
-        }
+        delay
     }
 
     /// Before the remote has answered, the commit that was taken up last is kept up; also where
@@ -209,6 +219,11 @@ impl Loop {
 
     /// Says once what is wrong, not at every turn.
     fn trouble(&mut self, reason: &str, error: &OperationError) {
+        self.trouble_with(reason, error, None);
+    }
+
+    /// As [`Self::trouble`]. `next` is told with it, but makes no news of what is known.
+    fn trouble_with(&mut self, reason: &str, error: &OperationError, next: Option<&str>) {
         let mut text = error.message.clone();
         for cause in &error.causes {
             text.push_str(": ");
@@ -219,8 +234,9 @@ impl Loop {
             text.push_str(&format!("; {}:{}: {}", place.file, place.line, diagnostic.message));
         }
         if self.last_trouble.as_ref() != Some(&text) {
-            tracing::warn!("{text}");
-            self.controller.event(EventType::Warning, reason, "Installation", &text);
+            let told = next.map_or_else(|| text.clone(), |next| format!("{text} ({next})"));
+            tracing::warn!("{told}");
+            self.controller.event(EventType::Warning, reason, "Installation", &told);
             self.last_trouble = Some(text);
         }
     }

@@ -72,6 +72,7 @@ impl Controller {
             hosts: reach(&situation.observed.hosts),
             balancers: self.balancers_of(situation, &recollection),
             source_error: recollection.source_error.clone(),
+            store_error: self.parts.store.trouble().map(|error| error.to_string()),
             diagnostics: situation.diagnostics.clone(),
             counters: self.counters(&recollection),
         })

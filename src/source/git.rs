@@ -19,7 +19,7 @@ use super::fetch::Request;
 use super::fetched::{Ancestry, Fetched, Wanted, commit_id, object_id};
 use super::rules;
 use super::tree::ReadFault;
-use super::url::Remote;
+use super::url::{Remote, shown};
 use super::{Files, Head, Source, SourceError};
 use crate::model::CommitId;
 
@@ -61,12 +61,8 @@ impl SourceOptions {
 impl fmt::Debug for SourceOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { remote, branch, path, cache, credentials, known_hosts, timeout } = self;
-        let remote = match Remote::parse(remote) {
-            Ok(remote) => remote.display().to_owned(),
-            Err(error) => error.to_string(),
-        };
         f.debug_struct("SourceOptions")
-            .field("remote", &remote)
+            .field("remote", &shown(remote))
             .field("branch", branch)
             .field("path", path)
             .field("cache", cache)

@@ -26,7 +26,7 @@ pub use git::{GitSource, SourceOptions};
 pub use poll::{LONGEST, Poll};
 pub use rules::{LARGEST_FILE, MOST_BYTES, MOST_FILES};
 pub use secrets::{SecretError, SecretFolder};
-pub use url::{Remote, Transport};
+pub use url::{Remote, Transport, shown};
 pub use worktree::WorktreeSource;
 
 /// Makes libgit2 ready: it reads all certificates of the machine when it is first used, also for

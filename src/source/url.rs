@@ -38,6 +38,14 @@ pub struct Remote {
     hidden: Vec<SecretString>,
 }
 
+/// What may be shown of a repository that somebody named, whatever it is.
+pub fn shown(repository: &str) -> String {
+    match Remote::parse(repository) {
+        Ok(remote) => remote.display,
+        Err(error) => error.to_string(),
+    }
+}
+
 impl Remote {
     /// Parses a URL, `user@host:path`, or the path of a folder in a repository.
     ///
@@ -245,9 +253,12 @@ fn before<'a>(text: &'a str, mark: &str) -> &'a str {
 fn refused(text: &str) -> SourceError {
     let shown = match text.split_once("://") {
         Some((scheme, rest)) => {
-            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            match authority.rsplit_once('@') {
-                Some((_, host)) => format!("{scheme}://{host}"),
+            // A password that isn't escaped may hold what ends an authority.
+            match rest.rsplit_once('@') {
+                Some((_, host)) => {
+                    let host = host.split(['/', '?', '#']).next().unwrap_or_default();
+                    format!("{scheme}://{host}")
+                }
                 None => format!("{scheme}://{}", before(rest, "?")),
             }
         }

@@ -157,6 +157,10 @@ impl Store for SledStore {
     fn events(&self, limit: usize) -> Result<Vec<Event>, StoreError> {
         Ok(self.state().mirror.events(limit))
     }
+
+    fn trouble(&self) -> Option<StoreError> {
+        self.state().is_sound().err()
+    }
 }
 
 impl Shared {

@@ -98,6 +98,11 @@ pub trait Store: Send + Sync {
     /// The last `limit` events, oldest first.
     fn events(&self, limit: usize) -> Result<Vec<Event>, StoreError>;
 
+    /// Why the disk is behind what is told here, as long as it is.
+    fn trouble(&self) -> Option<StoreError> {
+        None
+    }
+
     /// Writes these objects.
     fn put(&self, objects: Vec<Object>) -> Result<usize, StoreError> {
         self.write(objects.into_iter().map(Change::Put).collect())

@@ -288,6 +288,7 @@ fn status(mood: Mood) -> Status {
         hosts: vec![reach("alpha", true, ""), reach("beta", false, "connection refused")],
         balancers: vec![reach("edge", true, "HAProxy 2.6.12")],
         source_error: Some("fetch failed: \u{1b}]0;evil".into()),
+        store_error: Some("failed to write the store: no space left on device".into()),
         diagnostics: vec![diagnostic()],
         counters: BTreeMap::from([("cycles".into(), 12)]),
     }

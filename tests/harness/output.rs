@@ -105,6 +105,9 @@ pub struct Status {
     pub apps: Vec<AppStatus>,
     pub hosts: Vec<Reachable>,
     pub balancers: Vec<Reachable>,
+    /// How often what was done, of a controller since it began.
+    #[serde(default)]
+    pub counters: BTreeMap<String, u64>,
 }
 
 impl Status {

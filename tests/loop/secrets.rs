@@ -51,7 +51,8 @@ fn a_secret_is_in_the_container_and_nowhere_else() {
 
     expect_none_in(&shop.plimsoll(["diff", "-o", "json"]));
     let mut command = shop.command(["apply", "-o", "json"]);
-    let applied = crate::harness::run(command.env("RUST_LOG", "trace")).expect(0);
+    let applied = crate::harness::run(command.env("PLIMSOLL_LOG", "trace")).expect(0);
+    assert!(applied.stderr.contains(" plimsoll"), "the log isn't told: {applied}");
     expect_none_in(&applied);
     let first = shop.containers();
     for (name, id) in &first {
@@ -121,7 +122,8 @@ fn a_password_in_the_repository_s_url_is_never_told() {
     for words in [&["diff"][..], &["apply"], &["diff", "-o", "json"], &["status"]] {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_plimsoll"));
         command.args(words).args(["--repo", &url]).arg("--state").arg(shop.state());
-        let output = crate::harness::run(command.env("RUST_LOG", "debug"));
+        let output = crate::harness::run(command.env("PLIMSOLL_LOG", "trace"));
+        assert!(output.stderr.contains("TRACE "), "the log isn't told: {output}");
         let told = Output { command: String::new(), ..output };
         expect_none_in(&told);
         if words[0] != "status" {
