@@ -20,9 +20,9 @@ NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 ifeq ($(shell command -v cargo 2>/dev/null),)
 ifneq ($(filter-out root,$(SUDO_USER)),)
 builder_home := $(shell getent passwd "$(SUDO_USER)" | cut -d: -f6)
-test test-fast test-servers: export PATH := $(builder_home)/.cargo/bin:$(PATH)
-test test-fast test-servers: export RUSTUP_HOME := $(builder_home)/.rustup
-test test-fast test-servers: export CARGO_TARGET_DIR := $(CURDIR)/target/as-root
+test test-fast test-servers bench-rollout: export PATH := $(builder_home)/.cargo/bin:$(PATH)
+test test-fast test-servers bench-rollout: export RUSTUP_HOME := $(builder_home)/.rustup
+test test-fast test-servers bench-rollout: export CARGO_TARGET_DIR := $(CURDIR)/target/as-root
 endif
 endif
 
@@ -92,3 +92,20 @@ test-servers: test-setup
 		echo "make: the tests with servers start Docker Engines of their own and need root: sudo make test" >&2; exit 1; }
 	@echo "test: the tests with real engines, balancers and repositories: $(SERVER_TESTS)"
 	@if [ -n "$(SERVER_TESTS)" ]; then cargo test --no-fail-fast $(addprefix --test ,$(SERVER_TESTS)); fi
+
+.PHONY: bench-rollout
+bench-rollout: test-setup ## a rollout on two real engines, beside bare calls to them (as root)
+	@[ "$$(id -u)" -eq 0 ] || { \
+		echo "make: the engines that are measured are started here, which needs root: sudo make bench-rollout" >&2; exit 1; }
+	cargo bench --bench rollout
+
+.PHONY: bench-fleet
+bench-fleet: ## measure 1,000 and 10,000 apps on engines that are stand-ins, some minutes
+	@scripts/setup build
+	cargo bench --bench fleet
+
+.PHONY: bench
+bench: ## measure the core: planning, reading, rendering, the store, with their bounds, some minutes
+	@scripts/setup build
+	cargo bench --bench core
+	cargo bench --bench store

@@ -17,7 +17,13 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return cli::no_runtime(&error),
     };
+    let is_controller = arguments.is_controller();
     let code = runtime.block_on(cli::run(arguments));
-    runtime.shutdown_timeout(FAREWELL);
+    if is_controller {
+        runtime.shutdown_timeout(FAREWELL);
+    } else {
+        // What a command began is done. Waiting for the threads would only take time.
+        runtime.shutdown_background();
+    }
     code
 }

@@ -24,6 +24,8 @@ pub struct Findings {
 pub async fn open_controller(
     options: ControllerOptions,
 ) -> Result<Arc<dyn Operations>, OperationError> {
+    // Meanwhile the store is opened. Where there is no thread to be had, it is only later.
+    let _warm = std::thread::Builder::new().spawn(crate::source::warm_up);
     Ok(Arc::new(ControllerOperations(Controller::open(options)?)))
 }
 

@@ -60,6 +60,13 @@ pub struct Arguments {
     command: Command,
 }
 
+impl Arguments {
+    /// True for the command that goes on until it is told to stop.
+    pub fn is_controller(&self) -> bool {
+        matches!(self.command, Command::Run(_))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(init::Init),

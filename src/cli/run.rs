@@ -1,6 +1,7 @@
 //! `plimsoll run`: the controller, until it is told to stop.
 
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -9,6 +10,9 @@ use super::settings::GlobalArguments;
 use super::{code, joints, logging};
 use crate::api::OperationError;
 use crate::model::Span;
+
+/// As many files as a controller opens at the most.
+const MOST_DESCRIPTORS: u64 = 65_536;
 
 /// Run the controller until SIGTERM or SIGINT
 ///
@@ -25,6 +29,7 @@ pub struct Run {
 impl Run {
     pub async fn run(self, global: &GlobalArguments) -> Result<u8, Failure> {
         logging::controller()?;
+        allow_descriptors();
         let options = global.settings(self.interval)?;
         let shutdown = CancellationToken::new();
         let (terminate, interrupt) =
@@ -34,6 +39,19 @@ impl Run {
         listener.abort();
         ended?;
         Ok(code::DONE)
+    }
+}
+
+/// A controller of 1,000 hosts has 2,000 descriptors open and more, one of each host for its
+/// events; where nobody raised it, a process may have 1,024.
+fn allow_descriptors() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(MOST_DESCRIPTORS, |maximum| maximum.min(MOST_DESCRIPTORS));
+    if current.is_some_and(|current| current < wanted) {
+        let limit = Rlimit { current: Some(wanted), maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "the limit of open files stays at what it is");
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use secrecy::SecretString;
+use tokio::time::Instant;
 
 use super::error::within;
 use super::{DockerEngine, Engine, EngineError, ImageInfo, LogLine, Stir};
@@ -15,7 +16,11 @@ use crate::model::{
 #[async_trait]
 impl Engine for DockerEngine {
     async fn observe(&self, owner: &Owner) -> Result<HostState, EngineError> {
-        self.look(owner).await.map_err(|failure| self.error("list the containers", failure))
+        let begun = Instant::now();
+        let seen = self.look(owner).await;
+        let seconds = begun.elapsed().as_secs_f64();
+        tracing::debug!(engine = self.address(), seconds, "the containers were listed");
+        seen.map_err(|failure| self.error("list the containers", failure))
     }
 
     async fn inspect(

@@ -121,6 +121,7 @@ impl Executor {
             _ => None,
         };
         let begun = Instant::now();
+        tracing::debug!(step = %step.id, after = %ids(&step.after), "begins");
         watcher.started(step);
         self.note_begin(step);
         let result = self.perform(step, cancel, watcher).await;
@@ -205,18 +206,42 @@ impl Executor {
     }
 }
 
+fn ids(steps: &[StepId]) -> String {
+    steps.iter().map(|id| id.0.as_str()).collect::<Vec<_>>().join(" ")
+}
+
 fn trace(step: &Step, outcome: &StepOutcome) {
     let app = step.app.as_ref().map(ToString::to_string).unwrap_or_default();
     let (place, kind, seconds) = (step.place.to_string(), step.action.kind(), outcome.seconds);
+    let id = step.id.to_string();
     let revision = step.action.revision().map(|r| r.short8()).unwrap_or_default();
     match (&outcome.result, &outcome.error) {
         (StepResult::Failed, Some(error)) => {
-            tracing::warn!(app, place, kind, revision, seconds, error, "failed: {}", step.summary);
+            tracing::warn!(
+                step = id,
+                app,
+                place,
+                kind,
+                revision,
+                seconds,
+                error,
+                "failed: {}",
+                step.summary
+            );
         }
         (StepResult::Skipped, _) => {
-            tracing::info!(app, place, kind, revision, seconds, "given up: {}", step.summary);
+            tracing::info!(
+                step = id,
+                app,
+                place,
+                kind,
+                revision,
+                seconds,
+                "given up: {}",
+                step.summary
+            );
         }
-        _ => tracing::info!(app, place, kind, revision, seconds, "{}", step.summary),
+        _ => tracing::info!(step = id, app, place, kind, revision, seconds, "{}", step.summary),
     }
 }
 

@@ -21,10 +21,15 @@ use crate::proxy::{Proxy, probe};
 
 use super::{Executor, Failure};
 
-/// The first pause between two looks, and the longest. A server is found up after 0.15 s with
-/// checks every 50 ms, so looking more often than every 20 ms wins nothing.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The first pause between two looks, and the longest. What is waited for is checked every 50 ms
+/// and takes about 0.15 s, and a look costs a tenth of a millisecond at HAProxy and a few at an
+/// engine. So it is looked often at first, and for a while about as often: what is found late
+/// holds up the whole batch.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// A pause is no longer than this part of the time that was waited so far.
+const PAUSES_IN_A_WAIT: u32 = 16;
 
 /// How long sessions that were cut off may take to be gone.
 const CUT: Duration = Duration::from_secs(2);
@@ -32,6 +37,7 @@ const CUT: Duration = Duration::from_secs(2);
 /// How long the next end of a container that ends again and again is waited for, so that it can
 /// be told how it ended: while it runs the engine doesn't say.
 const BETWEEN_ENDS: Duration = Duration::from_secs(2);
+const BETWEEN_LOOKS_AT_ENDS: Duration = Duration::from_millis(20);
 
 /// How long a container that ended once since it was made has to run without another end
 /// before a server that HAProxy finds up counts. One that lives for a moment only, again and
@@ -195,7 +201,7 @@ impl Waiter<'_> {
                 if !between_ends || Instant::now() >= end {
                     return Some(container);
                 }
-                tokio::time::sleep(FIRST_PAUSE).await;
+                tokio::time::sleep(BETWEEN_LOOKS_AT_ENDS).await;
             }
         };
         let trouble = match tokio::time::timeout(Duration::from_secs(3), seen).await {
@@ -239,7 +245,7 @@ impl Waiter<'_> {
         L: FnMut() -> F,
         F: Future<Output = Result<Look, Failure>>,
     {
-        let mut pause = FIRST_PAUSE;
+        let begun = Instant::now();
         loop {
             let last = match self.unless_cancelled(look()).await {
                 Ok(Look::Done) => return Ok(Ok(())),
@@ -256,13 +262,13 @@ impl Waiter<'_> {
             if Instant::now() >= self.patience.deadline {
                 return Ok(Err(last));
             }
+            let pause = pause_after(begun.elapsed());
             let next = (Instant::now() + pause).min(self.patience.deadline);
             self.unless_cancelled(async {
                 tokio::time::sleep_until(next).await;
                 Ok(())
             })
             .await?;
-            pause = (pause.mul_f64(1.3)).min(LONGEST_PAUSE);
         }
     }
 
@@ -286,6 +292,11 @@ impl Waiter<'_> {
         let text: String = text.chars().filter(|c| !c.is_control()).take(500).collect();
         if text.is_empty() { text } else { format!("; its last words: {text}") }
     }
+}
+
+/// Grows with the time that was waited: what takes long is found late by a small part of it.
+fn pause_after(waited: Duration) -> Duration {
+    (waited / PAUSES_IN_A_WAIT).clamp(FIRST_PAUSE, LONGEST_PAUSE)
 }
 
 async fn look_at_sessions(
@@ -453,6 +464,15 @@ mod tests {
         assert!(words(137, true).starts_with("it was killed at its memory limit"));
         assert!(words(137, false).starts_with("it was killed at its memory limit"));
         assert!(words(1, false).starts_with("it exited with 1,"));
+    }
+
+    #[test]
+    fn what_takes_longer_is_looked_at_less_often() {
+        for (waited, pause) in [(0, 5), (80, 5), (160, 10), (800, 50), (4_000, 250), (60_000, 250)]
+        {
+            let pause = Duration::from_millis(pause);
+            assert_eq!(pause_after(Duration::from_millis(waited)), pause, "{waited}");
+        }
     }
 
     #[test]

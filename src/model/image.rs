@@ -27,18 +27,22 @@ impl Sha256 {
 
     /// The 64 digits, without `sha256:`.
     pub fn hex(&self) -> String {
-        use fmt::Write;
-        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        self.short(64)
     }
 
     /// The first `digits` of them.
     pub fn short(&self, digits: usize) -> String {
-        let mut hex = self.hex();
-        hex.truncate(digits);
-        hex
+        self.digits().take(digits).collect()
+    }
+
+    /// True where `text` is the beginning of the digits.
+    pub fn begins_with(&self, text: &str) -> bool {
+        text.len() <= 64 && self.digits().zip(text.chars()).all(|(ours, theirs)| ours == theirs)
+    }
+
+    fn digits(&self) -> impl Iterator<Item = char> + '_ {
+        let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'a' + half - 10 });
+        self.0.iter().flat_map(move |byte| [digit(byte >> 4), digit(byte & 15)])
     }
 }
 

@@ -168,9 +168,19 @@ impl ServerName {
         Self { host, image12: image.short(12), revision8: revision.short8(), slot }
     }
 
+    /// The first digits of the image's digest.
+    pub fn image12(&self) -> &str {
+        &self.image12
+    }
+
+    /// The first digits of the revision.
+    pub fn revision8(&self) -> &str {
+        &self.revision8
+    }
+
     /// True for a server of that revision, as far as its 8 digits tell.
     pub fn is_of(&self, revision: &Revision) -> bool {
-        self.revision8 == revision.short8()
+        revision.begins_with(&self.revision8)
     }
 }
 

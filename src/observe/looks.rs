@@ -42,8 +42,8 @@ impl<K: Ord + Clone, T: Send + 'static> Looks<K, T> {
         Self { asked: Mutex::default(), woken }
     }
 
-    /// Waits for `call`, at most `wait`; not at all where an earlier one was given up, which is
-    /// after `patience`. One that is pending is waited for again by the next look.
+    /// Waits for `call`, at most `wait`, and then for `patience` altogether. One that is pending
+    /// or was given up isn't waited for again, unless somebody has all patience.
     pub async fn look(
         &self,
         name: &K,
@@ -55,13 +55,14 @@ impl<K: Ord + Clone, T: Send + 'static> Looks<K, T> {
             let reason = format!("no answer within {} s", patience.as_secs());
             Answer::View(View::Unseen { reason })
         };
-        let mut asked = match self.earlier(name) {
+        let (mut asked, wait) = match self.earlier(name) {
             Some(asked) if asked.late => {
                 self.asked().insert(name.clone(), asked);
                 return given_up();
             }
-            Some(asked) => asked,
-            None => self.ask(call),
+            Some(asked) if wait < patience => (asked, Duration::ZERO),
+            Some(asked) => (asked, wait),
+            None => (self.ask(call), wait),
         };
         asked.left.store(false, Ordering::SeqCst);
         let end = (Instant::now() + wait).min(asked.since + patience);
@@ -165,10 +166,13 @@ mod tests {
 
         let hangs = async { std::future::pending().await };
         assert_eq!(looks.look(&"alpha", wait, PATIENCE, hangs).await, Answer::Pending);
+        let begin = Instant::now();
         for _ in 0..3 {
             let never = async { panic!("a second call") };
             assert_eq!(looks.look(&"alpha", wait, PATIENCE, never).await, Answer::Pending);
         }
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+        tokio::time::advance(PATIENCE - wait).await;
         let never = async { panic!("a second call") };
         let reason = "no answer within 5 s".into();
         let given_up = Answer::View(View::Unseen { reason });

@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a look of the loop waits for a host until it goes on without it. The host still has
 /// [`PATIENCE`] to answer; what is on it is left alone meanwhile.
-const HASTE: Duration = Duration::from_millis(500);
+const HASTE: Duration = Duration::from_millis(300);
 
 /// How long a list is good where no event says otherwise. Engines drop events under load: this
 /// is what heals that.
@@ -215,7 +215,7 @@ impl Sight {
                 self.woken.notify_one();
             }
         }
-        if views.len() > observer.engines.len() {
+        if !views.keys().eq(observer.engines.keys()) {
             let gone = views.keys().filter(|name| !observer.engines.contains_key(*name));
             for name in gone.cloned().collect::<Vec<_>>() {
                 views.remove(&name);
@@ -303,4 +303,124 @@ fn share(
         *new = old.clone();
     }
     if state == **old { View::Seen(old.clone()) } else { View::Seen(Arc::new(state)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docker::{EngineError, ImageInfo, LogLine, Stir};
+    use crate::model::{
+        Container, ContainerId, ImageRef, NewContainer, Pin, SecretName, Sha256, Span,
+    };
+    use async_trait::async_trait;
+    use futures_util::stream::BoxStream;
+    use secrecy::SecretString;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// An engine with nothing on it, which counts its lists.
+    #[derive(Default)]
+    struct Empty {
+        lists: AtomicU64,
+    }
+
+    #[async_trait]
+    impl Engine for Empty {
+        async fn observe(&self, _: &Owner) -> Result<HostState, EngineError> {
+            self.lists.fetch_add(1, Ordering::Relaxed);
+            Ok(HostState::default())
+        }
+        async fn inspect(&self, _: &Owner, _: &str) -> Result<Option<Container>, EngineError> {
+            Ok(None)
+        }
+        async fn image(&self, _: &str) -> Result<Option<ImageInfo>, EngineError> {
+            Ok(None)
+        }
+        async fn resolve(&self, _: &ImageRef) -> Result<Sha256, EngineError> {
+            Ok(Sha256::of(b""))
+        }
+        async fn pull(&self, _: &Pin) -> Result<(), EngineError> {
+            Ok(())
+        }
+        async fn create(
+            &self,
+            _: &NewContainer,
+            _: &BTreeMap<SecretName, SecretString>,
+        ) -> Result<ContainerId, EngineError> {
+            Ok(ContainerId(String::new()))
+        }
+        async fn start(&self, _: &Owner, _: &str) -> Result<(), EngineError> {
+            Ok(())
+        }
+        async fn stop(&self, _: &Owner, _: &ContainerId, _: Span) -> Result<(), EngineError> {
+            Ok(())
+        }
+        async fn remove(&self, _: &Owner, _: &ContainerId) -> Result<(), EngineError> {
+            Ok(())
+        }
+        async fn events(&self, _: &Owner) -> Result<BoxStream<'static, Stir>, EngineError> {
+            Ok(Box::pin(futures_util::stream::pending()))
+        }
+        async fn logs(
+            &self,
+            _: &Owner,
+            _: &ContainerId,
+            _: Option<u32>,
+            _: bool,
+        ) -> Result<BoxStream<'static, Result<LogLine, EngineError>>, EngineError> {
+            Ok(Box::pin(futures_util::stream::empty()))
+        }
+        async fn version(&self) -> Result<String, EngineError> {
+            Ok(String::new())
+        }
+    }
+
+    fn observer(engines: &[(&str, &Arc<Empty>)]) -> Observer {
+        let engine = |(name, engine): &(&str, &Arc<Empty>)| {
+            let engine: Arc<dyn Engine> = (*engine).clone();
+            (name.parse().unwrap(), engine)
+        };
+        let (installation, uid) = ("shop".parse().unwrap(), "8f14e45f".parse().unwrap());
+        Observer {
+            owner: Owner { installation, uid },
+            engines: Arc::new(engines.iter().map(engine).collect()),
+            proxies: Arc::default(),
+        }
+    }
+
+    /// Also where as many hosts come as go.
+    #[tokio::test]
+    async fn hosts_that_are_not_looked_at_any_more_are_in_no_snapshot() {
+        let sight = Sight::new(Arc::default());
+        let empty = Arc::new(Empty::default());
+        for names in [&["alpha", "beta"][..], &["beta", "gamma"], &["gamma"], &[]] {
+            let engines: Vec<_> = names.iter().map(|name| (*name, &empty)).collect();
+            let look = sight.look(&observer(&engines), true).await;
+            assert!(look.observed.hosts.keys().map(HostName::as_str).eq(names.iter().copied()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_is_heard_is_listed_again_when_something_happened() {
+        let sight = Sight::new(Arc::default());
+        let engine = Arc::new(Empty::default());
+        let observer = observer(&[("alpha", &engine)]);
+        let alpha: HostName = "alpha".parse().unwrap();
+        let lists = || engine.lists.load(Ordering::Relaxed);
+        sight.look(&observer, true).await;
+        sight.look(&observer, true).await;
+        assert_eq!(lists(), 2, "a host whose events aren't heard is listed each time");
+        sight.hear(&alpha, true);
+        let before = sight.look(&observer, true).await.observed;
+        let after = sight.look(&observer, true).await.observed;
+        assert_eq!(lists(), 3);
+        assert!(before.hosts.ptr_eq(&after.hosts), "what is the same is shared");
+        sight.stir(&alpha, Some("0123"));
+        sight.look(&observer, true).await;
+        assert_eq!(lists(), 3, "one container is inspected");
+        sight.stir(&alpha, None);
+        sight.look(&observer, true).await;
+        assert_eq!(lists(), 4);
+        sight.look(&observer, false).await;
+        assert_eq!(lists(), 5, "who has patience asks for all");
+    }
 }

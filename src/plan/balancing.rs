@@ -196,7 +196,7 @@ impl<'s> Goes<'s> {
 
     /// A server of the backend isn't among them.
     fn leaves_some(&self, backend: &BackendName, proxied: &Proxied<'_>) -> bool {
-        proxied.seats(backend).into_keys().any(|name| !self.servers.contains(&(backend, name)))
+        proxied.names_in(backend).any(|name| !self.servers.contains(&(backend, name)))
     }
 }
 

@@ -2,30 +2,18 @@
 //! facts that the planner reads; never over counters or times.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
 use crate::model::{
-    App, AppId, BackendName, BalancerName, ContainerSpec, Hold, RouteKey, ServerName, Sha256,
+    App, AppId, BackendName, Container, ContainerState, Health, Placement, Rollout, Route,
+    RuntimeServer, Server, Sha256,
 };
 
 use super::fleet::{Fleet, Proxied, Seat};
-use super::index::Placed;
 use super::survey::Work;
 use super::{BlockedApp, Input, Waiting};
-
-/// Everything of one app that the planner read.
-#[derive(Serialize)]
-struct Leaf<'a> {
-    app: &'a AppId,
-    declared: Option<&'a App>,
-    target: Option<&'a ContainerSpec>,
-    hold: Option<&'a Hold>,
-    containers: &'a [Placed],
-    servers: Vec<(&'a BalancerName, BackendName, &'a ServerName, String)>,
-    /// The routes that it declares, and where they lead to now.
-    routes: Vec<(&'a BalancerName, RouteKey, Option<&'a BackendName>)>,
-}
 
 /// The digest of what a plan was made from.
 pub(super) fn digest(
@@ -47,41 +35,111 @@ pub(super) fn digest(
     Sha256::of(text.as_bytes())
 }
 
-/// The leaf of one app: everything of it that the planner read.
+/// The leaf of one app: everything of it that the planner read. What is made of it is taken
+/// apart whole, so that a new field isn't forgotten.
 pub(super) fn leaf(input: &Input<'_>, fleet: &Fleet<'_>, work: &Work<'_>) -> Sha256 {
-    let mut servers = Vec::new();
-    for (balancer, proxied) in &fleet.balancers {
-        let here = proxied.servers_of(work.app);
-        servers.extend(here.map(|(backend, name, seat)| (*balancer, backend, name, words(seat))));
-    }
+    let mut bytes = Bytes::default();
+    bytes.text(work.app.environment.as_str()).text(work.app.name.as_str());
     let declared = input.desired.apps.get(work.app);
-    let leaf = Leaf {
-        app: work.app,
-        declared: declared.map(AsRef::as_ref),
-        target: work.target.as_ref().map(|target| &target.spec),
-        hold: input.known.holds.get(work.app),
-        containers: fleet.containers_of(work.app),
-        servers,
-        routes: routes(fleet, declared.map(AsRef::as_ref)),
-    };
-    Sha256::of(&serde_json::to_vec(&leaf).unwrap_or_default())
+    for app in declared.map(AsRef::as_ref).into_iter().chain(work.target.iter().map(|t| &*t.app)) {
+        declaration(&mut bytes, app);
+    }
+    if let Some(target) = &work.target {
+        bytes.raw(target.revision.as_bytes()).text(&target.pin.reference.to_string());
+    }
+    if let Some(hold) = input.known.holds.get(work.app) {
+        bytes.json(hold);
+    }
+    for (host, container) in fleet.containers_of(work.app) {
+        let Container { id, name, birth, state, health, restarts: _ } = container.as_ref();
+        // What a container was born with never changes under its id.
+        bytes.text(host.as_str()).text(&id.0).text(name).raw(birth.revision.as_bytes());
+        match state {
+            ContainerState::Running => bytes.raw(b"running"),
+            other => bytes.json(other),
+        };
+        bytes.raw(&[health.map_or(0, |health| health as u8 + 1)]);
+    }
+    for (balancer, backend, name, seat) in work.seats.all() {
+        let Seat { runtime, file } = seat;
+        bytes.text(balancer.as_str()).raw(&[backend.track as u8]);
+        bytes.text(name.host.as_str()).text(name.image12()).text(name.revision8());
+        bytes.number(u64::from(name.slot.0));
+        if let Some(Server { address, weight }) = file {
+            bytes.raw(b"file").address(address).number(u64::from(weight));
+        }
+        if let Some(RuntimeServer { address, weight, admin, check }) = runtime {
+            bytes.raw(b"process").address(address).number(u64::from(weight));
+            bytes.raw(&[admin as u8, check as u8]);
+        }
+    }
+    for route in declared.into_iter().flat_map(|app| &app.routes) {
+        let proxied = fleet.balancers.get(&route.balancer);
+        let now = proxied.and_then(|proxied| proxied.routes.get(&route.key()));
+        if let Some(BackendName { app, track }) = now {
+            bytes.text(app.environment.as_str()).text(app.name.as_str()).raw(&[*track as u8]);
+        }
+    }
+    bytes.hash()
 }
 
-/// Where the routes that it declares lead to now. Those that lead to it without being declared
-/// are steps, if they may go.
-fn routes<'a>(
-    fleet: &Fleet<'a>,
-    declared: Option<&App>,
-) -> Vec<(&'a BalancerName, RouteKey, Option<&'a BackendName>)> {
-    let routes = declared.into_iter().flat_map(|app| &app.routes);
-    routes
-        .filter_map(|route| {
-            let (balancer, proxied) = fleet.balancers.get_key_value(&route.balancer)?;
-            let key = route.key();
-            let now = proxied.routes.get(&key);
-            Some((*balancer, key, now))
-        })
-        .collect()
+/// What is declared beside what the revision says, and where.
+fn declaration(bytes: &mut Bytes, app: &App) {
+    let App { id: _, template, placement, routes, health, drain, rollout, location } = app;
+    bytes.json(&(template.image.to_string(), template.port, template.stop.grace));
+    bytes.raw(&[u8::from(template.writes_a_volume())]);
+    for (host, Placement { replicas, weight }) in placement {
+        bytes.text(host.as_str()).number(u64::from(*replicas)).number(u64::from(*weight));
+    }
+    for Route { balancer, listener, host, path } in routes {
+        bytes.text(balancer.as_str()).text(listener.as_str());
+        bytes.text(host.as_str()).text(path.as_str());
+    }
+    let Health { path, interval, timeout, deadline, settle } = health;
+    bytes.text(path.as_deref().unwrap_or_default());
+    for span in [interval, timeout, deadline, settle, drain] {
+        bytes.number(span.as_millis());
+    }
+    let Rollout::Rolling { surge, unavailable } = rollout;
+    bytes.number(u64::from(*surge)).number(u64::from(*unavailable));
+    bytes.text(&location.file).number(u64::from(location.line));
+}
+
+/// Bytes to be hashed, in which no two different things look the same: texts are behind their
+/// lengths.
+#[derive(Default)]
+struct Bytes(Vec<u8>);
+
+impl Bytes {
+    fn text(&mut self, text: &str) -> &mut Self {
+        self.number(text.len() as u64).raw(text.as_bytes())
+    }
+
+    fn number(&mut self, number: u64) -> &mut Self {
+        self.raw(&number.to_le_bytes())
+    }
+
+    fn address(&mut self, address: SocketAddr) -> &mut Self {
+        match address.ip() {
+            IpAddr::V4(ip) => self.raw(b"4").raw(&ip.octets()),
+            IpAddr::V6(ip) => self.raw(b"6").raw(&ip.octets()),
+        };
+        self.raw(&address.port().to_le_bytes())
+    }
+
+    fn json(&mut self, value: &impl Serialize) -> &mut Self {
+        let json = serde_json::to_string(value).unwrap_or_default();
+        self.text(&json)
+    }
+
+    fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn hash(&self) -> Sha256 {
+        Sha256::of(&self.0)
+    }
 }
 
 fn push(text: &mut String, value: &impl Serialize) {
@@ -91,11 +149,6 @@ fn push(text: &mut String, value: &impl Serialize) {
 
 fn whole(proxied: &Proxied<'_>) -> String {
     format!("{} {:?} {:?}", proxied.runs, proxied.written, proxied.loaded)
-}
-
-fn words(seat: Seat) -> String {
-    let Seat { runtime, file } = seat;
-    serde_json::to_string(&(runtime, file)).unwrap_or_default()
 }
 
 /// The leaves of all apps, and the hash over them. They lie in buckets, so that a leaf that

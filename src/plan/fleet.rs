@@ -100,19 +100,17 @@ impl<'a> Fleet<'a> {
         desired.hosts.get(name).map(AsRef::as_ref).or_else(|| known.departed_hosts.get(name))
     }
 
-    /// The servers of that name in the backends of an app, at all balancers.
-    pub fn seats_named(
-        &self,
-        app: &AppId,
-        name: &ServerName,
-    ) -> impl Iterator<Item = (&'a BalancerName, BackendName, Seat)> {
+    /// The servers of an app at all balancers.
+    pub fn seats_of(&self, app: &AppId) -> Seats<'a> {
         let tracks = [BackendName::stable(app.clone()), BackendName::candidate(app.clone())];
-        self.balancers.iter().flat_map(move |(balancer, proxied)| {
-            let of = |backend: &BackendName| {
-                proxied.seat(backend, name).map(|seat| (*balancer, backend.clone(), seat))
+        let at = self.balancers.iter().map(|(balancer, proxied)| {
+            let of = |backend: &BackendName| OfBackend {
+                file: proxied.config.and_then(|config| config.servers.get(backend)),
+                runtime: proxied.runtime.and_then(|runtime| runtime.servers.get(backend)),
             };
-            tracks.iter().filter_map(of).collect::<Vec<_>>()
-        })
+            (*balancer, tracks.each_ref().map(of))
+        });
+        Seats { at: at.collect(), tracks }
     }
 
     pub fn containers_of(&self, app: &AppId) -> &'a [Placed] {
@@ -126,6 +124,88 @@ impl<'a> Fleet<'a> {
         let last = self.input.known.last_addresses.values().map(AsRef::as_ref);
         let pointed_at = self.index.addresses().chain(last);
         pointed_at.flat_map(move |set: &BTreeSet<SocketAddr>| set.range(all.clone())).map(port)
+    }
+}
+
+/// The servers of one app, at each balancer and on both tracks: looked up once.
+#[derive(Debug)]
+pub(super) struct Seats<'a> {
+    at: Vec<(&'a BalancerName, [OfBackend<'a>; 2])>,
+    tracks: [BackendName; 2],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct OfBackend<'a> {
+    file: Option<&'a BTreeMap<ServerName, Server>>,
+    runtime: Option<&'a BTreeMap<ServerName, RuntimeServer>>,
+}
+
+impl<'a> OfBackend<'a> {
+    fn get(&self, name: &ServerName) -> Option<Seat> {
+        let file = self.file.and_then(|all| all.get(name));
+        let runtime = self.runtime.and_then(|all| all.get(name));
+        let there = file.is_some() || runtime.is_some();
+        there.then(|| Seat { runtime: runtime.copied(), file: file.copied() })
+    }
+
+    /// All of them, by name.
+    fn all(self) -> impl Iterator<Item = (&'a ServerName, Seat)> {
+        let mut seats: Vec<(&ServerName, Seat)> = Vec::new();
+        let in_file = self.file.into_iter().flatten();
+        seats.extend(in_file.map(|(name, server)| {
+            let runtime = self.runtime.and_then(|all| all.get(name)).copied();
+            (name, Seat { runtime, file: Some(*server) })
+        }));
+        let known = seats.len();
+        for (name, server) in self.runtime.into_iter().flatten() {
+            if !self.file.is_some_and(|all| all.contains_key(name)) {
+                seats.push((name, Seat { runtime: Some(*server), file: None }));
+            }
+        }
+        if seats.len() > known {
+            seats.sort_by_key(|(name, _)| *name);
+        }
+        seats.into_iter()
+    }
+}
+
+impl<'a> Seats<'a> {
+    /// The server of that name on the stable track of a balancer.
+    pub fn stable(&self, balancer: &BalancerName, name: &ServerName) -> Option<Seat> {
+        let (_, [stable, _]) = self.at.iter().find(|(at, _)| *at == balancer)?;
+        stable.get(name)
+    }
+
+    /// The servers of that name, with their balancers and backends.
+    pub fn named(
+        &self,
+        name: &ServerName,
+    ) -> impl Iterator<Item = (&'a BalancerName, &BackendName, Seat)> {
+        self.at.iter().flat_map(move |(balancer, of)| {
+            let of = of.iter().zip(&self.tracks);
+            of.filter_map(move |(of, backend)| Some((*balancer, backend, of.get(name)?)))
+        })
+    }
+
+    /// All of them, by balancer, backend and name.
+    pub fn all(
+        &self,
+    ) -> impl Iterator<Item = (&'a BalancerName, &BackendName, &'a ServerName, Seat)> {
+        self.at.iter().flat_map(move |(balancer, of)| {
+            let of = of.iter().zip(&self.tracks);
+            of.flat_map(move |(of, backend)| {
+                of.all().map(move |(name, seat)| (*balancer, backend, name, seat))
+            })
+        })
+    }
+
+    /// Those on the stable track of one balancer.
+    pub fn stable_at(
+        &self,
+        balancer: &BalancerName,
+    ) -> impl Iterator<Item = (&'a ServerName, Seat)> {
+        let at = self.at.iter().find(|(at, _)| *at == balancer);
+        at.into_iter().flat_map(|(_, [stable, _])| stable.all())
     }
 }
 
@@ -165,39 +245,12 @@ impl<'a> Proxied<'a> {
         }
     }
 
-    /// One server.
-    pub fn seat(&self, backend: &BackendName, name: &ServerName) -> Option<Seat> {
-        let file = self.config.and_then(|config| config.servers.get(backend)?.get(name));
-        let runtime = self.runtime.and_then(|runtime| runtime.servers.get(backend)?.get(name));
-        let there = file.is_some() || runtime.is_some();
-        there.then(|| Seat { runtime: runtime.copied(), file: file.copied() })
-    }
-
-    /// The servers of a backend, by name.
-    pub fn seats(&self, backend: &BackendName) -> BTreeMap<&'a ServerName, Seat> {
-        let mut seats: BTreeMap<&'a ServerName, Seat> = BTreeMap::new();
+    /// The names of the servers of a backend.
+    pub fn names_in(&self, backend: &BackendName) -> impl Iterator<Item = &'a ServerName> {
         let in_file = self.config.and_then(|config| config.servers.get(backend));
-        for (name, server) in in_file.into_iter().flatten() {
-            seats.insert(name, Seat { runtime: None, file: Some(*server) });
-        }
         let in_process = self.runtime.and_then(|runtime| runtime.servers.get(backend));
-        for (name, server) in in_process.into_iter().flatten() {
-            let empty = Seat { runtime: None, file: None };
-            seats.entry(name).or_insert(empty).runtime = Some(*server);
-        }
-        seats
-    }
-
-    /// The servers of an app, on either track.
-    pub fn servers_of(
-        &self,
-        app: &AppId,
-    ) -> impl Iterator<Item = (BackendName, &'a ServerName, Seat)> + use<'a> {
-        let tracks = [BackendName::stable(app.clone()), BackendName::candidate(app.clone())];
-        let of = tracks.map(|backend| (self.seats(&backend), backend));
-        of.into_iter().flat_map(|(seats, backend)| {
-            seats.into_iter().map(move |(name, seat)| (backend.clone(), name, seat))
-        })
+        let in_file = in_file.into_iter().flat_map(BTreeMap::keys);
+        in_file.chain(in_process.into_iter().flat_map(BTreeMap::keys))
     }
 
     /// The backends of which file or process has servers. Walks over all of them.

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use crate::model::{App, AppId, BackendName, BalancerName, Route, ServerName};
+use crate::model::{App, AppId, BalancerName, Route, ServerName};
 
 use super::fleet::Fleet;
 use super::survey::Work;
@@ -49,7 +49,7 @@ fn floor(
     route: &Route,
     steps: &[&Step],
 ) -> RouteFloor {
-    let serving = serving_now(input, fleet, work.app, &route.balancer);
+    let serving = serving_now(input, fleet, work, &route.balancer);
     let values: BTreeMap<&StepId, i64> =
         steps.iter().map(|step| (&step.id, value(step, route, &serving))).collect();
     let change = lowest_sum(steps, &values);
@@ -74,13 +74,13 @@ pub(super) fn minimum(work: &Work<'_>, app: &App) -> u32 {
 /// runs.
 pub(super) fn serving_now<'a>(
     input: &Input<'_>,
-    fleet: &Fleet<'a>,
-    app: &'a AppId,
+    fleet: &Fleet<'_>,
+    work: &Work<'a>,
     balancer: &BalancerName,
 ) -> BTreeSet<&'a ServerName> {
     let runs = |name: &ServerName| {
         input.observed.host(&name.host).is_none()
-            || fleet.containers_of(app).iter().any(|(host, container)| {
+            || fleet.containers_of(work.app).iter().any(|(host, container)| {
                 let birth = &container.birth;
                 *host == name.host
                     && name.is_of(&birth.revision)
@@ -88,14 +88,8 @@ pub(super) fn serving_now<'a>(
                     && container.runs()
             })
     };
-    let stable = |backend: &BackendName| backend.track == crate::model::Track::Stable;
-    let proxied = fleet.balancers.get(balancer);
-    proxied
-        .into_iter()
-        .flat_map(|proxied| proxied.servers_of(app))
-        .filter(|(backend, name, seat)| stable(backend) && seat.serves() && runs(name))
-        .map(|(_, name, _)| name)
-        .collect()
+    let seats = work.seats.stable_at(balancer);
+    seats.filter(|(name, seat)| seat.serves() && runs(name)).map(|(name, _)| name).collect()
 }
 
 /// What a step adds to the servers of a route that serve.

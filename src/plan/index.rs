@@ -204,7 +204,7 @@ impl Index {
                 self.count += 1;
             }
         }
-        self.containers.values_mut().for_each(sort);
+        self.containers.values_mut().for_each(|containers| sort(containers));
         let keys = input.desired.apps.values().flat_map(|app| keys_of(app));
         self.heirs = keys.collect();
     }
@@ -414,7 +414,7 @@ impl Facts {
 }
 
 /// The engine lists in any order.
-fn sort(containers: &mut Vec<Placed>) {
+fn sort(containers: &mut [Placed]) {
     containers.sort_by(|(a, x), (b, y)| (a, &x.name, &x.id).cmp(&(b, &y.name, &y.id)));
 }
 

@@ -73,7 +73,7 @@ impl Rolling<'_, '_> {
         let name = container.birth.server_name(host);
         let drain = work.target.as_ref().map_or(Span::from_secs(30), |target| target.app.drain);
         let mut out = Out { silent: Vec::new(), gone: after.to_vec() };
-        for (balancer, backend, seat) in self.seats_of(work.app, &name) {
+        for (balancer, backend, seat) in Self::seats_of(work, &name) {
             let (silent, gone) = self.take_out_of(
                 work.app,
                 &balancer,
@@ -185,18 +185,19 @@ impl Rolling<'_, '_> {
             .map(|(host, c)| (host, &c.birth.revision, c.birth.slot))
             .collect();
         let mut orphans = Vec::new();
-        for (balancer, proxied) in &self.fleet.balancers {
-            for (backend, name, seat) in proxied.servers_of(work.app) {
-                let has_container = standing.iter().any(|(host, revision, slot)| {
-                    **host == name.host && name.is_of(revision) && *slot == name.slot
-                });
-                let host_is_seen = self.input.observed.host(&name.host).is_some();
-                let host_is_known = self.fleet.host(&name.host).is_some();
-                let gone = !has_container && (host_is_seen || !host_is_known);
-                let unrouted_here = work.target.is_some() && !routed.contains(balancer);
-                if gone || (has_container && unrouted_here) {
-                    orphans.push(((*balancer).clone(), backend.clone(), name.clone(), seat, gone));
-                }
+        for (balancer, backend, name, seat) in work.seats.all() {
+            let has_container = standing.iter().any(|(host, revision, slot)| {
+                *slot == name.slot && **host == name.host && name.is_of(revision)
+            });
+            let unrouted_here = work.target.is_some() && !routed.contains(balancer);
+            if has_container && !unrouted_here {
+                continue;
+            }
+            let host_is_seen = self.input.observed.host(&name.host).is_some();
+            let host_is_known = self.fleet.host(&name.host).is_some();
+            let gone = !has_container && (host_is_seen || !host_is_known);
+            if gone || (has_container && unrouted_here) {
+                orphans.push((balancer.clone(), backend.clone(), name.clone(), seat, gone));
             }
         }
         let drain = work.target.as_ref().map(|target| target.app.drain);
@@ -206,9 +207,9 @@ impl Rolling<'_, '_> {
         }
     }
 
-    fn seats_of(&self, app: &AppId, name: &ServerName) -> Vec<(BalancerName, BackendName, Seat)> {
-        let all = self.fleet.seats_named(app, name);
-        all.map(|(balancer, backend, seat)| (balancer.clone(), backend, seat)).collect()
+    fn seats_of(work: &Work<'_>, name: &ServerName) -> Vec<(BalancerName, BackendName, Seat)> {
+        let all = work.seats.named(name);
+        all.map(|(balancer, backend, seat)| (balancer.clone(), backend.clone(), seat)).collect()
     }
 }
 

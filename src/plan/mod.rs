@@ -188,43 +188,90 @@ fn survey_all<'a>(
     report: &mut Report,
 ) -> Vec<Work<'a>> {
     let mut works = Vec::new();
-    for app in apps {
-        if input.known.busy.contains(app) {
-            memo.unfinish(app);
-            continue;
-        }
-        if input.desired.blocked.contains_key(app) {
-            memo.settle(app, Quiet::default());
-            continue;
-        }
-        let survey = match input.desired.apps.get(app) {
-            Some(declared) => survey::declared(input, fleet, declared),
-            None => survey::departed(input, fleet, app),
-        };
-        match survey {
-            Survey::Work(work, waiting) if is_quiet(input, fleet, &work) => {
-                let differing = balancing::differing(input, fleet, app);
-                let leaf = Some(digest::leaf(input, fleet, &work));
-                let is_gone = work.target.is_none() && waiting.is_empty() && differing.is_empty();
-                match is_gone {
-                    true => memo.forget(app),
-                    false => memo.settle(app, Quiet { leaf, waiting, blocked: None, differing }),
-                }
-            }
-            Survey::Work(work, waiting) => {
+    for (app, verdict) in apps.iter().zip(judge_all(input, fleet, apps)) {
+        match verdict {
+            Verdict::Busy => memo.unfinish(app),
+            Verdict::Gone => memo.forget(app),
+            Verdict::Quiet(quiet) => memo.settle(app, quiet),
+            Verdict::Open(work, waiting) => {
                 memo.unfinish(app);
                 report.waiting.extend(waiting);
                 works.push(*work);
             }
-            Survey::Waiting(waiting) => {
-                memo.settle(app, Quiet { waiting: vec![waiting], ..Quiet::default() });
-            }
-            Survey::Blocked(blocked) => {
-                memo.settle(app, Quiet { blocked: Some(blocked), ..Quiet::default() });
-            }
         }
     }
     works
+}
+
+/// What was found of one app.
+enum Verdict<'a> {
+    /// Its steps are being executed.
+    Busy,
+    /// Nothing declares it, and nothing of it is left.
+    Gone,
+    /// Nothing is to be done, or nothing can be.
+    Quiet(Quiet),
+    /// Something is to be done.
+    Open(Box<Work<'a>>, Vec<Waiting>),
+}
+
+/// From so many apps on, all processors look at them.
+const MANY: usize = 1024;
+
+/// Apps are looked at one by one, and none knows of another: the order of the verdicts is that of
+/// the apps, whoever comes to them.
+fn judge_all<'a>(
+    input: &Input<'a>,
+    fleet: &Fleet<'a>,
+    apps: &'a BTreeSet<AppId>,
+) -> Vec<Verdict<'a>> {
+    let apps: Vec<&AppId> = apps.iter().collect();
+    let judge_some = |apps: &[&'a AppId]| -> Vec<Verdict<'a>> {
+        apps.iter().map(|app| judge(input, fleet, app)).collect()
+    };
+    if apps.len() < MANY {
+        return judge_some(&apps);
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let parts = apps.chunks(apps.len().div_ceil(processors));
+        let threads: Vec<_> = parts.map(|part| scope.spawn(move || judge_some(part))).collect();
+        let joined = threads.into_iter().map(|thread| match thread.join() {
+            Ok(verdicts) => verdicts,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        joined.flatten().collect()
+    })
+}
+
+fn judge<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a AppId) -> Verdict<'a> {
+    if input.known.busy.contains(app) {
+        return Verdict::Busy;
+    }
+    if input.desired.blocked.contains_key(app) {
+        return Verdict::Quiet(Quiet::default());
+    }
+    let survey = match input.desired.apps.get(app) {
+        Some(declared) => survey::declared(input, fleet, declared),
+        None => survey::departed(input, fleet, app),
+    };
+    match survey {
+        Survey::Work(work, waiting) if is_quiet(input, fleet, &work) => {
+            let differing = balancing::differing(input, fleet, app);
+            let leaf = Some(digest::leaf(input, fleet, &work));
+            match work.target.is_none() && waiting.is_empty() && differing.is_empty() {
+                true => Verdict::Gone,
+                false => Verdict::Quiet(Quiet { leaf, waiting, blocked: None, differing }),
+            }
+        }
+        Survey::Work(work, waiting) => Verdict::Open(work, waiting),
+        Survey::Waiting(waiting) => {
+            Verdict::Quiet(Quiet { waiting: vec![waiting], ..Quiet::default() })
+        }
+        Survey::Blocked(blocked) => {
+            Verdict::Quiet(Quiet { blocked: Some(blocked), ..Quiet::default() })
+        }
+    }
 }
 
 /// True where no step is to be written for it, whatever becomes of the others.

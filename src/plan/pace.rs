@@ -119,7 +119,10 @@ impl<'p, 'a> Play<'p, 'a> {
         if !self.work.unseen_balancers.is_empty() {
             return false;
         }
-        let next = self.work.hosts.iter().find_map(|(host, of)| {
+        // The host that gave up least goes first, so that all go on side by side.
+        let mut hosts: Vec<_> = self.work.hosts.iter().collect();
+        hosts.sort_by_key(|(host, _)| self.out(host));
+        let next = hosts.into_iter().find_map(|(host, of)| {
             let j = self.out(host);
             if j >= of.leaving.len() {
                 return None;
@@ -182,7 +185,7 @@ fn floor<'a>(
     target: &Target<'a>,
     balancer: &BalancerName,
 ) -> Floor<'a> {
-    let serving = serving_now(input, fleet, work.app, balancer);
+    let serving = serving_now(input, fleet, work, balancer);
     let mut leaving = BTreeSet::new();
     let mut joining = BTreeSet::new();
     for (host, of) in &work.hosts {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::model::{AppId, HostName, ServerName, Slot};
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, Seats};
 use super::survey::{Unit, Work};
 use super::{Input, WaitCause, Waiting};
 
@@ -25,7 +25,7 @@ pub(super) fn fill<'a>(
     let Some(target) = &work.target else { return Vec::new() };
     let mut waiting = Vec::new();
     for (host, host_work) in &mut work.hosts {
-        let mut slots = used_slots(fleet, work.app, host, target);
+        let mut slots = used_slots(fleet, (work.app, &work.seats), host, target);
         for _ in 0..host_work.missing() {
             let publish = match (target.spec.port, fleet.host(host)) {
                 (Some(_), Some(declared)) => match ports.take(input, fleet, host) {
@@ -59,7 +59,7 @@ fn no_port(app: &AppId, host: &HostName) -> Waiting {
 /// Slots that a container of that revision has, or a server that is still there for one.
 fn used_slots(
     fleet: &Fleet<'_>,
-    app: &AppId,
+    (app, seats): (&AppId, &Seats<'_>),
     host: &HostName,
     target: &super::survey::Target<'_>,
 ) -> BTreeSet<u32> {
@@ -68,11 +68,9 @@ fn used_slots(
         .iter()
         .filter(|(on, container)| on == host && container.birth.revision == target.revision)
         .map(|(_, container)| container.birth.slot.0);
-    let of_servers = fleet
-        .balancers
-        .values()
-        .flat_map(|proxied| proxied.servers_of(app))
-        .map(|(_, name, _)| name)
+    let of_servers = seats
+        .all()
+        .map(|(_, _, name, _)| name)
         .filter(|name| name.host == *host && name.is_of(&target.revision))
         .map(|name| name.slot.0);
     of_containers.chain(of_servers).collect()

@@ -126,7 +126,7 @@ impl Rolling<'_, '_> {
         let mut ups = Vec::new();
         for balancer in routed {
             if self.fleet.balancers.contains_key(balancer) {
-                let seat = seat(self.fleet, work.app, balancer, unit);
+                let seat = seat(work, balancer, unit);
                 let join = Join { target, balancer, name, address: *address, seat };
                 ups.push(self.write_server(work.app, &join, host_work.weight, ready.clone()));
             }
@@ -297,9 +297,11 @@ impl Rolling<'_, '_> {
         let mut rises = raised.all();
         let mut falls = Vec::new();
         for host_work in work.hosts.values() {
-            for unit in &host_work.kept {
+            // One that joins another balancer may have a weight at this one that it is to lose.
+            let joining = host_work.fresh.iter().filter(|_| host_work.weight == 0);
+            for unit in host_work.kept.iter().chain(joining) {
                 for balancer in routed_balancers(&target.app) {
-                    let Some(seat) = seat(self.fleet, work.app, balancer, unit) else { continue };
+                    let Some(seat) = seat(work, balancer, unit) else { continue };
                     let Some((name, _)) = &unit.server else { continue };
                     if seat.has_weight(host_work.weight, self.runs(balancer)) {
                         continue;

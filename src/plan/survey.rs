@@ -9,7 +9,7 @@ use crate::model::{
     Revision, Rollout, SecretName, ServerName, Slot,
 };
 
-use super::fleet::{Fleet, Seat};
+use super::fleet::{Fleet, Seat, Seats};
 use super::{BlockedApp, Input, WaitCause, Waiting};
 
 /// What an app needs, and what it waits for.
@@ -19,6 +19,8 @@ pub(super) struct Work<'a> {
     /// None for an app that isn't declared any more.
     pub target: Option<Target<'a>>,
     pub hosts: BTreeMap<&'a HostName, HostWork<'a>>,
+    /// Its servers.
+    pub seats: Seats<'a>,
     /// Balancers that may hold servers of it and can't be seen: nothing of it is stopped.
     pub unseen_balancers: BTreeSet<&'a BalancerName>,
 }
@@ -99,6 +101,7 @@ pub(super) fn declared<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a App) -
         app: &app.id,
         hosts: BTreeMap::new(),
         unseen_balancers: unseen_balancers(input, fleet, &app.id),
+        seats: fleet.seats_of(&app.id),
         target: Some(target),
     };
     let elsewhere = fleet.containers_of(&app.id).iter().map(|(host, _)| host);
@@ -135,15 +138,16 @@ pub(super) fn departed<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a AppId)
         hosts.entry(host).or_default().let_go(container);
     }
     let unseen_balancers = unseen_balancers(input, fleet, app);
-    let servers = fleet.balancers.values().flat_map(|proxied| proxied.servers_of(app));
-    let unseen: BTreeSet<&HostName> = servers
-        .map(|(_, name, _)| &name.host)
+    let seats = fleet.seats_of(app);
+    let unseen: BTreeSet<&HostName> = seats
+        .all()
+        .map(|(_, _, name, _)| &name.host)
         .filter(|host| fleet.host(host).is_some() && input.observed.host(host).is_none())
         .collect();
     let unseen_hosts = unseen.into_iter().map(|host| unseen_host(input, app, host));
     let waiting = unseen_balancers.iter().map(|name| unseen_balancer(input, app, name));
     let waiting = waiting.chain(unseen_hosts).collect();
-    Survey::Work(Box::new(Work { app, target: None, hosts, unseen_balancers }), waiting)
+    Survey::Work(Box::new(Work { app, target: None, hosts, seats, unseen_balancers }), waiting)
 }
 
 fn failing_check(app: &App, why: &str) -> Waiting {
@@ -309,7 +313,7 @@ fn survey_host<'a>(
         let unit = existing_unit(fleet, host, container);
         let misplaced = unit.publish.is_some_and(|publish| {
             let ip = fleet.host(host).map(|host| host.address);
-            ip.is_some_and(|ip| ip != publish.ip()) || has_other_address(fleet, work.app, &unit)
+            ip.is_some_and(|ip| ip != publish.ip()) || has_other_address(&work.seats, &unit)
         });
         if container.birth.revision == target.revision && is_sound(container) && !misplaced {
             current.push(unit);
@@ -318,18 +322,18 @@ fn survey_host<'a>(
         }
     }
     let routed = routed_balancers(&target.app);
-    current.sort_by_key(|unit| (!serves(fleet, work.app, &routed, unit, found.weight), unit.slot));
+    current.sort_by_key(|unit| (!serves(fleet, work, &routed, unit, found.weight), unit.slot));
     let surplus = current.split_off(current.len().min(found.replicas as usize));
     for container in surplus.iter().filter_map(|unit| unit.existing) {
         found.let_go(container);
     }
     // What serves nobody leaves first.
     let still_serves =
-        |container: &&Container| container.runs() && is_served(fleet, host, container);
+        |container: &&Container| container.runs() && is_served(&work.seats, host, container);
     found.leaving.sort_by_key(still_serves);
     let rolling = !found.leaving.is_empty();
     for unit in current {
-        if stays(fleet, work.app, &routed, &unit, found.weight, rolling) {
+        if stays(fleet, work, &routed, &unit, found.weight, rolling) {
             found.kept.push(unit);
         } else {
             found.fresh.push(unit);
@@ -366,16 +370,16 @@ fn is_sound(container: &Container) -> bool {
 
 /// Some balancer has the app's server of that name with another address. Two apps of one image
 /// have servers of one name, each in a backend of its own.
-fn has_other_address(fleet: &Fleet<'_>, app: &AppId, unit: &Unit<'_>) -> bool {
+fn has_other_address(seats: &Seats<'_>, unit: &Unit<'_>) -> bool {
     let Some((name, address)) = &unit.server else { return false };
-    let mut seats = fleet.seats_named(app, name);
+    let mut seats = seats.named(name);
     seats.any(|(_, _, seat)| seat.address() != Some(*address))
 }
 
 /// Some balancer sends requests to it.
-fn is_served(fleet: &Fleet<'_>, host: &HostName, container: &Container) -> bool {
+fn is_served(seats: &Seats<'_>, host: &HostName, container: &Container) -> bool {
     let name = container.birth.server_name(host);
-    let mut seats = fleet.seats_named(&container.birth.app, &name);
+    let mut seats = seats.named(&name);
     seats.any(|(_, _, seat)| seat.serves())
 }
 
@@ -385,29 +389,23 @@ pub(super) fn routed_balancers(app: &App) -> BTreeSet<&BalancerName> {
 }
 
 /// The server of a unit in one balancer.
-pub(super) fn seat(
-    fleet: &Fleet<'_>,
-    app: &AppId,
-    balancer: &BalancerName,
-    unit: &Unit<'_>,
-) -> Option<Seat> {
+pub(super) fn seat(work: &Work<'_>, balancer: &BalancerName, unit: &Unit<'_>) -> Option<Seat> {
     let (name, _) = unit.server.as_ref()?;
-    let backend = crate::model::BackendName::stable(app.clone());
-    fleet.balancers.get(balancer)?.seat(&backend, name)
+    work.seats.stable(balancer, name)
 }
 
 /// True where every balancer of its routes that can be seen sends requests to it, or would if
 /// its weight weren't 0.
 fn serves(
     fleet: &Fleet<'_>,
-    app: &AppId,
+    work: &Work<'_>,
     routed: &BTreeSet<&BalancerName>,
     unit: &Unit<'_>,
     weight: u16,
 ) -> bool {
     let runs = unit.existing.is_some_and(Container::runs);
     runs && routed.iter().filter(|name| fleet.balancers.contains_key(*name)).all(|balancer| {
-        seat(fleet, app, balancer, unit).is_some_and(|seat| {
+        seat(work, balancer, unit).is_some_and(|seat| {
             let ready = seat.runtime.is_none_or(|server| server.admin == AdminState::Ready);
             let in_both =
                 seat.file.is_some() && (seat.runtime.is_some() || !runs_at(fleet, balancer));
@@ -424,7 +422,7 @@ fn runs_at(fleet: &Fleet<'_>, balancer: &BalancerName) -> bool {
 /// must be up as well: else it is waited for, and they stay until it is.
 fn stays(
     fleet: &Fleet<'_>,
-    app: &AppId,
+    work: &Work<'_>,
     routed: &BTreeSet<&BalancerName>,
     unit: &Unit<'_>,
     weight: u16,
@@ -443,9 +441,9 @@ fn stays(
         routed
             .iter()
             .filter(|name| runs_at(fleet, name))
-            .all(|balancer| seat(fleet, app, balancer, unit).is_some_and(|seat| seat.is_up()))
+            .all(|balancer| seat(work, balancer, unit).is_some_and(|seat| seat.is_up()))
     };
-    serves(fleet, app, routed, unit, weight) && (!rolling || up())
+    serves(fleet, work, routed, unit, weight) && (!rolling || up())
 }
 
 impl<'a> HostWork<'a> {

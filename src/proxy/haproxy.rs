@@ -19,7 +19,7 @@ use super::command::{Command, ServerPath};
 use super::lint::lint_quick;
 use super::local::LocalMachine;
 use super::look::{Checks, Parsed};
-use super::machine::{Machine, MachineError, replace};
+use super::machine::{Machine, MachineError};
 use super::place::Layout;
 use super::render::render;
 use super::routes::Routes;
@@ -31,8 +31,9 @@ use crate::model::{
     ProxyFile, ProxyStructure, RouteKey, RuntimeServer, Server, ServerName,
 };
 
-/// How long `del server` is tried while connections end.
+/// How long `del server` is tried while connections end, and how often.
 const REMOVAL: Duration = Duration::from_secs(5);
+const BETWEEN_REMOVALS: Duration = Duration::from_millis(20);
 
 /// What an adapter is made from.
 #[derive(Debug, Clone)]
@@ -138,11 +139,11 @@ impl HaproxyProxy {
         let failed = |cause| self.machine_failed(cause);
         if old.routes != new.routes {
             let map = &self.layout.places.routes;
-            replace(&*self.machine, map, rendered.routes.as_bytes()).await.map_err(failed)?;
+            self.machine.replace(map, rendered.routes.as_bytes()).await.map_err(failed)?;
         }
         if old.servers != new.servers {
             let config = &self.layout.config;
-            replace(&*self.machine, config, rendered.config.as_bytes()).await.map_err(failed)?;
+            self.machine.replace(config, rendered.config.as_bytes()).await.map_err(failed)?;
         }
         let (config, routes) = (rendered.config.into_bytes(), rendered.routes.into_bytes());
         let is = Arc::new(new.clone());
@@ -160,13 +161,31 @@ impl HaproxyProxy {
         let commands = [Command::Servers(Some(backend))];
         let answers = self.runtime().read(Target::Listener, &commands).await;
         let answers = answers.map_err(|cause| self.asked(doing, cause))?;
-        let text = answers.first().map_or("", String::as_str);
-        if text.trim() == "Can't find backend." {
+        self.backend_in(answers.first().map_or("", String::as_str), doing)
+    }
+
+    /// The servers in the answer about one backend; none where there is no such backend.
+    fn backend_in(
+        &self,
+        answer: &str,
+        doing: &str,
+    ) -> Result<Option<BTreeMap<ServerName, RuntimeServer>>, ProxyError> {
+        if answer.trim() == "Can't find backend." {
             return Ok(None);
         }
         let servers =
-            answer::servers(text).map_err(|why| self.asked(doing, AskError::Answer(why)))?;
+            answer::servers(answer).map_err(|why| self.asked(doing, AskError::Answer(why)))?;
         Ok(Some(servers.into_values().next().unwrap_or_default()))
+    }
+
+    fn server_in(
+        &self,
+        answer: &str,
+        path: ServerPath<'_>,
+        doing: &str,
+    ) -> Result<Option<RuntimeServer>, ProxyError> {
+        let servers = self.backend_in(answer, doing)?;
+        Ok(servers.and_then(|servers| servers.get(path.server).copied()))
     }
 
     async fn server_in_process(
@@ -189,15 +208,34 @@ impl HaproxyProxy {
         weight: u16,
         doing: &str,
     ) -> Result<(), ProxyError> {
-        let commands = [Command::Weight { server: path, weight }, Command::Ready(path)];
-        self.change_worker(&commands, doing).await?;
-        self.weigh_in_old_workers(path, weight).await?;
-        let answer = match self.server_in_process(path, doing).await? {
-            Some(now) if now.weight == weight && now.admin == AdminState::Ready => return Ok(()),
-            Some(now) => format!("the server has the weight {} and is {:?}", now.weight, now.admin),
-            None => "No such server.".to_owned(),
+        let backend = Command::Servers(Some(path.backend));
+        let commands = [Command::Weight { server: path, weight }, Command::Ready(path), backend];
+        // The old workers are asked meanwhile: they are other processes.
+        let runtime = self.runtime();
+        let (answers, old) = tokio::join!(
+            biased;
+            runtime.ask(Target::Listener, &commands),
+            self.weigh_in_old_workers(path, weight),
+        );
+        let refused = |answer: &str| self.asked(doing, AskError::Answer(answer.to_owned()));
+        let answers = answers.map_err(|cause| self.asked(doing, cause))?;
+        old?;
+        let [weighed, made_ready, servers] = &answers[..] else {
+            return Err(refused("fewer answers than commands"));
         };
-        Err(self.asked(doing, AskError::Answer(answer)))
+        for (command, answer) in commands.iter().zip([weighed, made_ready]) {
+            if !command.is_done(answer.trim()) {
+                return Err(refused(answer.trim()));
+            }
+        }
+        match self.server_in(servers, path, doing)? {
+            Some(now) if now.weight == weight && now.admin == AdminState::Ready => Ok(()),
+            Some(now) => Err(refused(&format!(
+                "the server has the weight {} and is {:?}",
+                now.weight, now.admin
+            ))),
+            None => Err(refused("No such server.")),
+        }
     }
 
     /// Connections that were open before a reload may still send a request through the worker
@@ -243,27 +281,37 @@ impl HaproxyProxy {
         }
     }
 
-    /// Idle connections to a server end within about a second; until then it can't be deleted.
-    async fn delete_from_process(
+    /// Removes a server, unless it still has connections: then nothing is done but maintenance,
+    /// and HAProxy's words are given.
+    async fn try_remove(
         &self,
         path: ServerPath<'_>,
         doing: &str,
-    ) -> Result<(), ProxyError> {
-        self.change_worker(&[Command::Maintenance(path)], doing).await?;
-        let end = Instant::now() + REMOVAL;
-        loop {
-            let done =
-                self.runtime().change(Target::Listener, &[Command::DeleteServer(path)]).await;
-            match done {
-                Ok(()) => return Ok(()),
-                Err(AskError::Answer(answer))
-                    if answer.contains("still has connections") && Instant::now() < end =>
-                {
-                    sleep(Duration::from_millis(20)).await;
+    ) -> Result<Option<String>, ProxyError> {
+        let _change = self.change.lock().await;
+        let old = self.our_file(doing).await?;
+        if self.server_in_process(path, doing).await?.is_some() {
+            let sessions = self.count_sessions(path).await?;
+            if sessions > 0 {
+                let answer = format!("it still has {sessions} sessions: drain it first");
+                return Err(self.asked(doing, AskError::Answer(answer)));
+            }
+            self.change_worker(&[Command::Maintenance(path)], doing).await?;
+            let delete = [Command::DeleteServer(path)];
+            match self.runtime().change(Target::Listener, &delete).await {
+                Ok(()) => {}
+                Err(AskError::Answer(answer)) if answer.contains("still has connections") => {
+                    return Ok(Some(answer));
                 }
                 Err(cause) => return Err(self.asked(doing, cause)),
             }
         }
+        let mut new = old.clone();
+        if let Some(servers) = new.servers.get_mut(path.backend) {
+            servers.remove(path.server);
+        }
+        self.save(&old, &new).await?;
+        Ok(None)
     }
 
     /// Puts all of `routes` in the place of what the worker has, at once.
@@ -295,9 +343,12 @@ impl HaproxyProxy {
 #[async_trait]
 impl Proxy for HaproxyProxy {
     async fn observe(&self) -> Result<BalancerState, ProxyError> {
+        let begun = Instant::now();
         // Not in the middle of a change of ours.
         let _change = self.change.lock().await;
         let (files, process) = tokio::join!(biased; self.read_files(), self.observe_process());
+        let seconds = begun.elapsed().as_secs_f64();
+        tracing::debug!(balancer = %self.name, seconds, "the balancer was looked at");
         Ok(BalancerState { file: self.understand(&files?), process: process? })
     }
 
@@ -340,12 +391,17 @@ impl Proxy for HaproxyProxy {
         let _change = self.change.lock().await;
         let path = ServerPath { backend, server: name };
         let doing = &format!("add server {path}");
-        let old = self.our_file(doing).await?;
+        let (old, found) = tokio::join!(
+            biased;
+            self.our_file(doing),
+            self.backend_in_process(backend, doing),
+        );
+        let old = old?;
         let refused = |answer: String| self.asked(doing, AskError::Answer(answer));
         let no_backend = || refused(format!("there is no backend {backend}"));
         let check = &old.structure.backends.get(backend).ok_or_else(no_backend)?.check;
         let address = server.address;
-        let found = self.backend_in_process(backend, doing).await?.ok_or_else(no_backend)?;
+        let found = found?.ok_or_else(no_backend)?;
         let enable = [Command::EnableHealth(path), Command::EnableServer(path)];
         match found.get(name) {
             Some(there) if there.address != address => {
@@ -403,23 +459,18 @@ impl Proxy for HaproxyProxy {
         backend: &BackendName,
         name: &ServerName,
     ) -> Result<(), ProxyError> {
-        let _change = self.change.lock().await;
         let path = ServerPath { backend, server: name };
         let doing = &format!("remove server {path}");
-        let old = self.our_file(doing).await?;
-        if self.server_in_process(path, doing).await?.is_some() {
-            let sessions = self.count_sessions(path).await?;
-            if sessions > 0 {
-                let answer = format!("it still has {sessions} sessions: drain it first");
+        let end = Instant::now() + REMOVAL;
+        // Idle connections to a server end within about a second; until then it can't be
+        // deleted. Other changes go on meanwhile: a rollout would wait for it at each batch.
+        while let Some(answer) = self.try_remove(path, doing).await? {
+            if Instant::now() >= end {
                 return Err(self.asked(doing, AskError::Answer(answer)));
             }
-            self.delete_from_process(path, doing).await?;
+            sleep(BETWEEN_REMOVALS).await;
         }
-        let mut new = old.clone();
-        if let Some(servers) = new.servers.get_mut(backend) {
-            servers.remove(name);
-        }
-        self.save(&old, &new).await
+        Ok(())
     }
 
     async fn server(

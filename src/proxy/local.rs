@@ -1,21 +1,19 @@
 //! The machine that Plimsoll itself runs on.
 
 use std::future::Future;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::machine::{
-    CALL_TIMEOUT, ConnectError, Connection, Machine, MachineError, Outcome, folder_of,
+    CALL_TIMEOUT, ConnectError, Connection, Machine, MachineError, Outcome, beside, folder_of,
 };
 use crate::model::FilePath;
 
@@ -68,22 +66,29 @@ impl Machine for LocalMachine {
     }
 
     async fn write(&self, path: &FilePath, content: &[u8]) -> Result<(), MachineError> {
-        let write = async {
-            let mut options = std::fs::OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(0o600);
-            let mut file = tokio::fs::OpenOptions::from(options).open(path.as_str()).await?;
-            file.write_all(content).await?;
-            file.sync_all().await
-        };
-        within(format!("write {path}"), write).await
+        let (file, content) = (path.clone(), content.to_vec());
+        within(format!("write {path}"), aside(move || write_durably(&file, &content))).await
     }
 
     async fn rename(&self, from: &FilePath, to: &FilePath) -> Result<(), MachineError> {
-        let rename = async {
-            tokio::fs::rename(from.as_str(), to.as_str()).await?;
-            tokio::fs::File::open(Path::new(folder_of(to))).await?.sync_all().await
-        };
-        within(format!("rename {from} to {to}"), rename).await
+        let (old, new) = (from.clone(), to.clone());
+        within(format!("rename {from} to {to}"), aside(move || rename_durably(&old, &new))).await
+    }
+
+    /// In one go: each hand-over to a thread that may block costs more than the work, where the
+    /// machine is busy.
+    async fn replace(&self, path: &FilePath, content: &[u8]) -> Result<(), MachineError> {
+        let (beside, path, content) = (beside(path)?, path.clone(), content.to_vec());
+        let doing = format!("write {path}");
+        let replace = aside(move || {
+            let written = write_durably(&beside, &content);
+            if let Err(cause) = written {
+                return Ok(Err(failed(format!("write {beside}"), &cause)));
+            }
+            let renamed = rename_durably(&beside, &path);
+            Ok(renamed.map_err(|cause| failed(format!("rename {beside} to {path}"), &cause)))
+        });
+        within(doing, replace).await?
     }
 
     async fn remove(&self, path: &FilePath) -> Result<(), MachineError> {
@@ -112,9 +117,7 @@ impl Machine for LocalMachine {
     async fn connect(&self, socket: &FilePath) -> Result<Box<dyn Connection>, ConnectError> {
         match timeout(CALL_TIMEOUT, UnixStream::connect(socket.as_str())).await {
             Ok(Ok(stream)) => Ok(Box::new(stream)),
-            Ok(Err(cause))
-                if matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
-            {
+            Ok(Err(cause)) if is_nobody(cause.kind()) => {
                 Err(ConnectError::Nobody { socket: socket.clone() })
             }
             Ok(Err(cause)) => Err(failed(format!("connect to {socket}"), &cause).into()),
@@ -125,6 +128,31 @@ impl Machine for LocalMachine {
             .into()),
         }
     }
+}
+
+/// A process that is just ending resets what waits to be accepted.
+fn is_nobody(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)
+}
+
+/// Runs what blocks in a thread that may.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn write_durably(path: &FilePath, content: &[u8]) -> io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path.as_str())?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn rename_durably(from: &FilePath, to: &FilePath) -> io::Result<()> {
+    std::fs::rename(from.as_str(), to.as_str())?;
+    std::fs::File::open(folder_of(to))?.sync_all()
 }
 
 fn failed(doing: String, cause: &io::Error) -> MachineError {

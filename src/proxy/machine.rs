@@ -98,22 +98,18 @@ pub trait Machine: Send + Sync {
         Ok(())
     }
 
+    /// Writes beside, then renames: a reader sees the old content or the new one, never a part.
+    ///
+    /// # Errors
+    /// Those of the two; the old content is then still there, or it isn't known.
+    async fn replace(&self, path: &FilePath, content: &[u8]) -> Result<(), MachineError> {
+        let beside = beside(path)?;
+        self.write(&beside, content).await?;
+        self.rename(&beside, path).await
+    }
+
     /// Opens a connection to a unix socket.
     async fn connect(&self, socket: &FilePath) -> Result<Box<dyn Connection>, ConnectError>;
-}
-
-/// Writes beside, then renames: a reader sees the old content or the new one, never a part.
-///
-/// # Errors
-/// Those of the machine; the old content is then still there, or it isn't known.
-pub async fn replace(
-    machine: &dyn Machine,
-    path: &FilePath,
-    content: &[u8],
-) -> Result<(), MachineError> {
-    let beside = beside(path)?;
-    machine.write(&beside, content).await?;
-    machine.rename(&beside, path).await
 }
 
 /// Where a file's next content is written before it takes its place.

@@ -15,7 +15,7 @@ use super::command::Command;
 use super::haproxy::HaproxyProxy;
 use super::lint::{lint, overlap};
 use super::look::Files;
-use super::machine::{MachineError, beside, replace};
+use super::machine::{MachineError, beside};
 use super::process::Launch;
 use super::render::{Rendered, render};
 use super::runtime::Target;
@@ -201,7 +201,7 @@ impl Swap<'_> {
         let machine = &*proxy.machine;
         if old.routes.is_none() {
             // HAProxy wants the map to be there, also for a look at the configuration.
-            replace(machine, self.map(), rendered.routes.as_bytes()).await.map_err(failed)?;
+            machine.replace(self.map(), rendered.routes.as_bytes()).await.map_err(failed)?;
         }
         machine.write(&new, rendered.config.as_bytes()).await.map_err(failed)?;
         let words = ["-c", "-f", new.as_str()];
@@ -251,7 +251,7 @@ impl Swap<'_> {
         let failed = |cause: MachineError| proxy.machine_failed(cause);
         let machine = &*proxy.machine;
         if old.routes.as_deref() != Some(rendered.routes.as_bytes()) {
-            replace(machine, self.map(), rendered.routes.as_bytes()).await.map_err(failed)?;
+            machine.replace(self.map(), rendered.routes.as_bytes()).await.map_err(failed)?;
         }
         let new = beside(&proxy.layout.config).map_err(failed)?;
         machine.rename(&new, &proxy.layout.config).await.map_err(failed)
@@ -263,7 +263,7 @@ impl Swap<'_> {
         let machine = &*proxy.machine;
         for (path, content) in [(&proxy.layout.config, config), (self.map(), routes)] {
             let done = match content {
-                Some(content) => replace(machine, path, content).await,
+                Some(content) => machine.replace(path, content).await,
                 None => machine.remove(path).await,
             };
             if let Err(cause) = done {

@@ -75,6 +75,15 @@ pub(super) struct KnownObserver {
     pub observer: Arc<Observer>,
 }
 
+/// Of which hosts, known and declared, which aren't declared any more.
+pub(super) struct KnownDeparted {
+    pub known: OrdMap<HostName, Arc<Host>>,
+    pub declared: OrdMap<HostName, Arc<Host>>,
+    /// How many were declared by documents with mistakes.
+    pub broken: usize,
+    pub departed: BTreeMap<HostName, Host>,
+}
+
 /// What a process remembers between two looks without writing it down: all of it is found out
 /// again.
 #[derive(Default)]
@@ -90,12 +99,7 @@ pub(super) struct Recollection {
     pub knowledge: Knowledge,
     pub changing: Changing,
     pub observer: Option<KnownObserver>,
-    /// Of which hosts, known and declared, which aren't declared any more.
-    pub departed: Option<(
-        OrdMap<HostName, Arc<Host>>,
-        OrdMap<HostName, Arc<Host>>,
-        BTreeMap<HostName, Host>,
-    )>,
+    pub departed: Option<KnownDeparted>,
     /// Ports that somebody else turned out to have.
     pub taken_ports: BTreeMap<HostName, BTreeSet<u16>>,
     /// What was written to the store last, and the apps that were planned since then.

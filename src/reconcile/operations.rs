@@ -56,7 +56,10 @@ impl Controller {
             }
         };
         let situation = self.look(&commit, requests, LookOptions::default()).await?;
-        self.write_objects(&situation).map_err(|error| store_failed(&error))?;
+        // A loop writes what it works on, which may be another commit.
+        if !self.recollect().looping {
+            self.write_objects(&situation).map_err(|error| store_failed(&error))?;
+        }
         Ok(Arc::new(situation))
     }
 

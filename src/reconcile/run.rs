@@ -201,11 +201,19 @@ impl Loop {
         delay
     }
 
-    /// Before the remote has answered, the commit that was taken up last is kept up.
+    /// Before the remote has answered, the commit that was taken up last is kept up; also where
+    /// somebody applied another one by hand since it did.
     fn resume(&mut self) {
+        let attempted = self.attempted();
+        if self.tip.as_ref().is_some_and(|tip| tip.is_old(attempted.as_ref())) {
+            self.tip = None;
+            self.fetch_soon();
+        }
         if self.tip.is_none() {
-            let commit = self.attempted();
-            self.tip = commit.map(|commit| Tip { commit, requests: Vec::new(), may_apply: true });
+            self.tip = attempted.map(|commit| {
+                let base = Some(commit.clone());
+                Tip { commit, requests: Vec::new(), may_apply: true, base }
+            });
         }
     }
 
@@ -244,8 +252,10 @@ impl Loop {
             self.trouble("StoreFailed", &error);
         }
         self.watch_hosts(&situation);
+        // What is in flight may last: it keeps no other's steps.
+        let beside = Arc::new(situation.without_plan());
         for plan in groups(&situation.plan) {
-            self.begin(&situation, plan);
+            self.begin(&beside, plan);
         }
         let mut recollection = self.controller.recollect();
         recollection.busy = self.flights.values().flat_map(|flight| flight.apps.clone()).collect();
@@ -339,7 +349,14 @@ impl Loop {
             biased;
             () = shutdown.cancelled() => return,
             Some(landed) = self.running.join_next() => self.land(landed.ok()),
-            answer = answer_of(&mut self.fetching) => self.fetched(answer),
+            answer = answer_of(&mut self.fetching) => {
+                let before = self.tip.as_ref().map(|tip| tip.commit.clone());
+                self.fetched(answer);
+                // A new commit has nothing to gather with.
+                if self.tip.as_ref().map(|tip| &tip.commit) != before.as_ref() {
+                    return;
+                }
+            }
             () = controller.parts.source.changed() => self.fetch_soon(),
             () = controller.wake.notified() => {}
             () = tokio::time::sleep_until(until) => return,

@@ -19,7 +19,7 @@ use crate::source::Head;
 use crate::store::StoreError;
 
 use super::Controller;
-use super::controller::KnownObserver;
+use super::controller::{KnownDeparted, KnownObserver};
 use super::knowledge::Knowledge;
 use super::memory;
 
@@ -69,6 +69,15 @@ pub(super) struct Tip {
     pub requests: Vec<ApprovalRequest>,
     /// False where the commit may be looked at but not applied yet.
     pub may_apply: bool,
+    /// The commit that had been taken up when the remote was asked.
+    pub base: Option<CommitId>,
+}
+
+impl Tip {
+    /// True where another commit than this one was taken up since: somebody applied by hand.
+    pub fn is_old(&self, attempted: Option<&CommitId>) -> bool {
+        attempted != self.base.as_ref() && attempted != Some(&self.commit)
+    }
 }
 
 pub(super) fn store_failed(error: &StoreError) -> OperationError {
@@ -80,6 +89,7 @@ impl Controller {
     /// approved.
     pub(super) async fn tip(&self) -> Result<Tip, OperationError> {
         let commits = self.memory.commits().map_err(|error| store_failed(&error))?;
+        let attempted = commits.attempted.clone();
         let base = commits.attempted.or(commits.applied);
         let base = base.filter(|commit| !commit.0.starts_with("worktree"));
         self.count("sourceFetches", 1);
@@ -88,23 +98,31 @@ impl Controller {
                 .hint("`plimsoll doctor` looks at each part of it")
         })?;
         Ok(match head {
-            Head::At(commit) => Tip { commit, requests: Vec::new(), may_apply: true },
+            Head::At(commit) => {
+                Tip { commit, requests: Vec::new(), may_apply: true, base: attempted }
+            }
             Head::Behind { applied, tip } => {
                 tracing::info!(%applied, %tip, "the remote shows an older commit; it is left alone");
-                Tip { commit: applied, requests: Vec::new(), may_apply: true }
+                Tip { commit: applied, requests: Vec::new(), may_apply: true, base: attempted }
             }
-            Head::Rewritten { applied, tip } => self.rewritten(&applied, tip)?,
+            Head::Rewritten { applied, tip } => self.rewritten(&applied, tip, attempted)?,
         })
     }
 
-    fn rewritten(&self, applied: &CommitId, tip: CommitId) -> Result<Tip, OperationError> {
+    fn rewritten(
+        &self,
+        applied: &CommitId,
+        tip: CommitId,
+        base: Option<CommitId>,
+    ) -> Result<Tip, OperationError> {
         let id = Sha256::of(format!("rewrite {applied} {tip}").as_bytes()).short(12);
         let approved = self.memory.approvals().map_err(|error| store_failed(&error))?.contains(&id);
         if approved {
-            return Ok(Tip { commit: tip, requests: Vec::new(), may_apply: true });
+            return Ok(Tip { commit: tip, requests: Vec::new(), may_apply: true, base });
         }
         let reason = format!("history rewritten {}..{}", applied.short(), tip.short());
-        Ok(Tip { commit: tip, requests: vec![ApprovalRequest { id, reason }], may_apply: false })
+        let requests = vec![ApprovalRequest { id, reason }];
+        Ok(Tip { commit: tip, requests, may_apply: false, base })
     }
 
     /// Looks at everything, and plans.
@@ -218,15 +236,20 @@ impl Controller {
     fn departed(&self, desired: &Desired) -> Result<BTreeMap<HostName, Host>, StoreError> {
         let hosts = self.memory.hosts()?;
         let mut recollection = self.recollect();
-        if let Some((of, declared, departed)) = &recollection.departed
-            && of.ptr_eq(&hosts)
-            && declared.ptr_eq(&desired.hosts)
-            && desired.broken_hosts.is_empty()
+        if let Some(known) = &recollection.departed
+            && known.known.ptr_eq(&hosts)
+            && known.declared.ptr_eq(&desired.hosts)
+            && (known.broken, desired.broken_hosts.len()) == (0, 0)
         {
-            return Ok(departed.clone());
+            return Ok(known.departed.clone());
         }
         let departed = memory::departed(&hosts, desired);
-        recollection.departed = Some((hosts, desired.hosts.clone(), departed.clone()));
+        recollection.departed = Some(KnownDeparted {
+            known: hosts,
+            declared: desired.hosts.clone(),
+            broken: desired.broken_hosts.len(),
+            departed: departed.clone(),
+        });
         Ok(departed)
     }
 
@@ -443,6 +466,31 @@ impl Situation {
     /// is shown beside it, and doesn't count.
     fn is_the_same(&self, desired: &Arc<Desired>, observed: &Observed, known: &Known) -> bool {
         Arc::ptr_eq(&self.desired, desired) && self.observed == *observed && self.known == *known
+    }
+
+    /// The same with nothing to do.
+    pub fn without_plan(&self) -> Self {
+        Self {
+            desired: self.desired.clone(),
+            diagnostics: self.diagnostics.clone(),
+            observed: self.observed.clone(),
+            known: self.known.clone(),
+            plan: Plan {
+                commit: self.plan.commit.clone(),
+                digest: self.plan.digest,
+                steps: Vec::new(),
+                routes: Vec::new(),
+                waiting: Vec::new(),
+                blocked: Vec::new(),
+                changes: BTreeMap::new(),
+                totals: crate::plan::Totals::default(),
+            },
+            planned: BTreeSet::new(),
+            observer: self.observer.clone(),
+            requests: self.requests.clone(),
+            standing: BTreeMap::new(),
+            all: OnceLock::new(),
+        }
     }
 
     /// The containers of an app that were seen.

@@ -113,13 +113,16 @@ impl Controller {
         let changes = self.changes(situation, before.as_ref(), &apps)?;
         let troubles = self.recollect().balancer_troubles.clone();
         let written = self.memory.write(changes);
-        // What a failing disk doesn't take is remembered by the store itself.
-        self.recollect().written = Some(Written {
-            desired: situation.desired.clone(),
-            observed: situation.observed.clone(),
-            departed: situation.known.departed_hosts.clone(),
-            troubles,
-        });
+        // What a failing disk doesn't take is remembered by the store itself. Of what is too large
+        // nothing was taken: all is tried again.
+        if !matches!(written, Err(StoreError::TooLarge { .. })) {
+            self.recollect().written = Some(Written {
+                desired: situation.desired.clone(),
+                observed: situation.observed.clone(),
+                departed: situation.known.departed_hosts.clone(),
+                troubles,
+            });
+        }
         self.count("objectsWritten", written? as u64);
         Ok(())
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use git2::Oid;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::cache::Cache;
 use super::credentials::CredentialOptions;
@@ -161,8 +162,10 @@ impl GitSource {
 #[async_trait]
 impl Source for GitSource {
     async fn fetch(&self, applied: Option<&CommitId>) -> Result<Head, SourceError> {
+        let begun = Instant::now();
         let applied = applied.and_then(|commit| Some((object_id(commit)?, commit.clone())));
         let tip = self.bring(Wanted::Branch, applied.as_ref().map(|(id, _)| *id)).await?;
+        tracing::debug!(%tip, seconds = begun.elapsed().as_secs_f64(), "the remote was looked at");
         let Some((applied_id, applied)) = applied else {
             return Ok(Head::At(commit_id(tip)));
         };

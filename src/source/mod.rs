@@ -29,6 +29,14 @@ pub use secrets::{SecretError, SecretFolder};
 pub use url::{Remote, Transport, shown};
 pub use worktree::WorktreeSource;
 
+/// Makes libgit2 ready: it reads all certificates of the machine when it is first used, also for
+/// a remote that needs none, which takes some tens of milliseconds. Whoever has other things to
+/// do at the start calls this in a thread of its own; nobody has to.
+pub fn warm_up() {
+    // Any call would do.
+    let _is_valid = git2::Reference::is_valid_name("refs/heads/main");
+}
+
 /// What a look at the remote gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Head {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -25,10 +25,14 @@ impl<'a> Controller<'a> {
 
     /// Starts the controller, which looks at the remote every second.
     pub fn start(installation: &'a Installation) -> Self {
+        Self::spawn(installation, &mut installation.command(["run", "--interval", "1s"]))
+    }
+
+    /// Starts the controller with this command.
+    pub fn spawn(installation: &'a Installation, command: &mut Command) -> Self {
         let log = installation.folder().join("controller.log");
         let file = File::options().create(true).append(true).open(&log).unwrap();
-        let process = installation
-            .command(["run", "--interval", "1s"])
+        let process = command
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)

@@ -52,7 +52,8 @@ fn build() -> PathBuf {
     }
     command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["rustc", "--example", "web"]);
     if !cfg!(debug_assertions) {
-        command.arg("--release");
+        // As the profile of benchmarks has it, so that they share its dependencies.
+        command.arg("--release").env("CARGO_PROFILE_RELEASE_LTO", "false");
     }
     command.args(["--message-format", "json-render-diagnostics"]);
     command.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"]);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Installation, Load, LowestServing, app, set, wait_until};
+use crate::harness::{Controller, Installation, Load, LowestServing, app, set, wait_until};
 
 #[test]
 fn the_controller_follows_a_push_and_ends_in_order() {
@@ -27,6 +27,37 @@ fn the_controller_follows_a_push_and_ends_in_order() {
     wait_until(Duration::from_secs(10), "HAProxy outlives it", || load.so_far().good > good + 200);
     load.stop().expect_none_lost(200);
     shop.expect_nothing_to_do();
+}
+
+/// S7: what the loop fetched before somebody applied by hand is old by then. It once made
+/// containers of the commit before, and removed them again.
+#[test]
+fn what_is_applied_by_hand_is_not_taken_back() {
+    let shop = Installation::new("by-hand");
+    shop.deploy(&app("web"));
+    let first = shop.repository.push("Version 1");
+    let command = &mut shop.command(["run", "--interval", "1h"]);
+    let mut controller = Controller::spawn(&shop, command);
+    controller.wait_for_commit(&first);
+    for version in 2..5 {
+        shop.write_app(&set(app("web"), "/image", format!("web:{version}")));
+        let commit = shop.repository.push(&format!("Version {version}"));
+        let (code, plan) = shop.apply();
+        assert_eq!(code, 0, "{plan:?}");
+        let containers = shop.containers();
+        let created = || shop.plimsoll(["events"]).stdout.matches("Created").count();
+        let then = created();
+        let looks = || {
+            let status = shop.plimsoll(["status", "-o", "json"]).json::<serde_json::Value>();
+            status["counters"]["looks"].as_u64().unwrap_or_default()
+        };
+        let seen = looks();
+        wait_until(Duration::from_secs(20), "more looks", || looks() >= seen + 3);
+        assert!(controller.wait_for_commit(&commit).is_converged_at(&commit));
+        assert_eq!(created(), then, "version {version}");
+        assert_eq!(shop.containers(), containers, "version {version}");
+    }
+    controller.stop();
 }
 
 #[test]

@@ -380,6 +380,27 @@ fn files(world: &World) -> Vec<(String, String)> {
     ours.collect()
 }
 
+/// Found by `one_plan_is_enough`: a server that joins a second balancer while its weight is
+/// declared 0 kept the weight that it had at the first, until the next plan.
+#[test]
+fn a_weight_falls_to_0_where_the_server_joins_another_balancer_as_well() {
+    let service = |hosts: [Option<(u32, u16)>; 3], edge| {
+        let hosts = hosts.to_vec();
+        let balancers = vec![edge, true];
+        let (kind, rolling) = (Kind::Routed, (1, 0));
+        Some(Service { image: 2, kind, hosts, balancers, rolling, path: false })
+    };
+    let fleet = |app| Fleet { drained: vec![false; 3], apps: vec![app, None] };
+    let before = fleet(service([None, None, Some((1, 100))], false));
+    let after = fleet(service([Some((1, 100)), Some((2, 100)), Some((1, 0))], true));
+    let mut world = Drawn { before, after, begun: 0, mishaps: Vec::new(), seed: 0 }.world();
+    let plan = world.plan();
+    world.run(&plan, Order::Printed, Fault::None);
+    world.pass_time();
+    assert!(world.plan().is_empty(), "{}", render(&world.plan(), false));
+    world.assert_as_declared();
+}
+
 /// A balancer without what its checks found meanwhile.
 fn unchecked(state: &BalancerState) -> BalancerState {
     let mut state = state.clone();
