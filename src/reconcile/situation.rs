@@ -144,6 +144,7 @@ impl Controller {
         let remember = options.remember;
         let mut known = self.known(&desired, &observed, &observer, options).await?;
         known.departed_hosts = departed;
+        self.count("slowHosts", slow.len() as u64);
         if !slow.is_empty() {
             known.busy.extend(apps_on(&slow, &desired, &observed));
         }
