@@ -32,6 +32,9 @@ pub(super) struct Situation {
     pub plan: Plan,
     /// The apps that the plan looked at: what is known of the others is as it was.
     pub planned: BTreeSet<AppId>,
+    /// Apps that are left alone until a host of theirs has answered. What is known of them is as
+    /// it was.
+    pub aside: BTreeSet<AppId>,
     pub observer: Arc<Observer>,
     /// What waits for a person as a whole.
     pub requests: Vec<ApprovalRequest>,
@@ -145,8 +148,11 @@ impl Controller {
         let mut known = self.known(&desired, &observed, &observer, options).await?;
         known.departed_hosts = departed;
         self.count("slowHosts", slow.len() as u64);
+        let mut aside = BTreeSet::new();
         if !slow.is_empty() {
-            known.busy.extend(apps_on(&slow, &desired, &observed));
+            aside = apps_on(&slow, &desired, &observed);
+            aside.retain(|app| !known.busy.contains(app));
+            known.busy.extend(aside.iter().cloned());
         }
         let previous = self.previous().await;
         known.guards = guards(previous.as_deref(), &desired);
@@ -172,6 +178,7 @@ impl Controller {
             known,
             plan,
             planned,
+            aside,
             observer,
             requests,
             standing,
@@ -487,6 +494,7 @@ impl Situation {
                 totals: crate::plan::Totals::default(),
             },
             planned: BTreeSet::new(),
+            aside: BTreeSet::new(),
             observer: self.observer.clone(),
             requests: self.requests.clone(),
             standing: BTreeMap::new(),

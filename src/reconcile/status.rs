@@ -60,7 +60,11 @@ impl Controller {
         let mut apps = Vec::new();
         for id in app_ids(situation) {
             let stored = self.parts.store.get(Kind::App, &id.to_string())?;
-            apps.push(app_status(situation, &outline, id, stored.as_ref()));
+            let known = stored.as_ref().filter(|_| situation.aside.contains(id));
+            let known = known.and_then(|app| serde_json::from_value(app.status.clone()).ok());
+            let status =
+                known.unwrap_or_else(|| app_status(situation, &outline, id, stored.as_ref()));
+            apps.push(status);
         }
         let recollection = self.recollect();
         Ok(Status {
@@ -110,6 +114,8 @@ impl Controller {
             apps.extend(self.known_apps()?);
             apps.extend(app_ids(situation).into_iter().cloned());
         }
+        let (later, apps) = apps.into_iter().partition(|app| situation.aside.contains(app));
+        self.recollect().unwritten.extend::<BTreeSet<AppId>>(later);
         let changes = self.changes(situation, before.as_ref(), &apps)?;
         let troubles = self.recollect().balancer_troubles.clone();
         let written = self.memory.write(changes);
