@@ -109,7 +109,9 @@ impl Cost {
         };
         check("blobsRead", self.of("blobsRead"), expected.files, expected.files);
         check("filesParsed", self.of("filesParsed"), expected.files, expected.files);
-        check("steps", self.of("steps"), steps, steps + expected.removals);
+        // What a slow host kept from one plan is waited for once more by the next.
+        let again = if self.of("slowHosts") == 0 { 0 } else { steps };
+        check("steps", self.of("steps"), steps, steps + expected.removals + again);
 
         // Each step, each event of a container and the commit may be a reason to plan.
         let changes = (expected.alpha + expected.beta) as u64;
