@@ -81,9 +81,9 @@ else
 endif
 	cargo test --doc
 
-# These tests mostly wait, for timeouts, health checks and drains: twice as many at a time as a
-# machine with two cores would run by itself take little more than half the time.
-RUST_TEST_THREADS ?= 4
+# These tests mostly wait, for timeouts, health checks and drains: a machine with two cores runs
+# one more than it would by itself.
+RUST_TEST_THREADS ?= 3
 test-servers: export RUST_TEST_THREADS := $(RUST_TEST_THREADS)
 
 .PHONY: test-servers
