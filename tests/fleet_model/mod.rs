@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use plimsoll::manifest::Reader;
 use plimsoll::model::{
-    API_VERSION, AdminState, App, AppId, BackendName, BalancerState, Birth, CheckState, CommitId,
-    Container, ContainerId, ContainerState, Content, Desired, Files, HostState, ImageContent, Kind,
-    Metadata, Object, Observed, Pin, ProxyConfig, ProxyFile, ProxyProcess, ProxyRuntime,
-    ProxyStructure, RouteKey, RuntimeServer, Server, ServerName, Sha256, Slot, View,
+    AdminState, App, AppId, BackendName, BalancerState, Birth, CheckState, CommitId, Container,
+    ContainerId, ContainerState, Content, Desired, Files, HostState, ImageContent, Observed, Pin,
+    ProxyConfig, ProxyFile, ProxyProcess, ProxyRuntime, ProxyStructure, RouteKey, RuntimeServer,
+    Server, ServerName, Sha256, Slot, View,
 };
 use plimsoll::plan::{Input, Known, plan};
 use plimsoll::proxy::Places;
@@ -83,43 +83,6 @@ impl Model {
             Some(ProxyFile::Ours(config)) => config.as_ref().clone(),
             _ => panic!("there is a balancer"),
         }
-    }
-
-    /// The objects that a controller writes of it, but for the few of hosts and the like.
-    pub fn objects(&self) -> Vec<Object> {
-        let json = |value: serde_json::Result<serde_json::Value>| value.expect("it is plain data");
-        let object = |kind, name: String, spec, status| {
-            let environment = Some("production".to_owned());
-            let metadata = Metadata { name, environment, resource_version: 0, generation: 0 };
-            Object { api_version: API_VERSION.into(), kind, metadata, spec, status }
-        };
-        let mut objects = Vec::new();
-        for (id, app) in self.desired.apps.iter() {
-            let pin = pin(app);
-            let status = serde_json::json!({
-                "environment": id.environment, "name": id.name, "sync": "InSync",
-                "health": "Healthy", "revision": "0123456789ab", "image": app.template.image,
-                "ready": 10, "replicas": 10, "observedGeneration": 1,
-                "conditions": [{"type": "Synced", "status": "True", "reason": "InSync",
-                    "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
-            });
-            let spec = json(serde_json::to_value(app));
-            objects.push(object(Kind::App, id.to_string(), spec.clone(), status));
-            let pinned = json(serde_json::to_value(&pin));
-            let fallback = serde_json::json!({ "app": spec, "pin": pinned });
-            let none = serde_json::Value::Null;
-            objects.push(object(Kind::Revision, id.to_string(), fallback, none.clone()));
-            objects.push(object(Kind::Pin, id.to_string(), pinned, none));
-        }
-        for (host, container) in self.observed.containers() {
-            let spec = json(serde_json::to_value(&container.birth));
-            let status = serde_json::json!({
-                "host": host, "id": container.id, "state": container.state, "health": null,
-            });
-            let name = format!("{host}/{}", container.name);
-            objects.push(object(Kind::Container, name, spec, status));
-        }
-        objects
     }
 
     pub fn places() -> Places {
