@@ -178,7 +178,7 @@ fn h4_a_reload_that_cannot_be_read_back_is_no_success() {
     shop.deploy(&web());
     let (containers, generation) = (shop.containers(), shop.balancer().generation());
     let before = files(&shop);
-    let load = Load::start(shop.load_on("web"));
+    let load = Load::start(shop.load_on("web").through_reloads());
     let wire = Wire::before(&socket(&shop, "master.sock"));
     let broken = [Break::LoseAnswer, Break::Garbage, Break::Half, Break::Swallow, Break::Stall];
     wire.plan_after_reload("show proc", &broken);
@@ -232,7 +232,7 @@ fn h6_a_hundred_commits_make_few_reloads() {
     let mut controller = shop.start();
     controller.wait_for_commit(&commit);
     let (before, containers) = (reloads(&shop), shop.containers());
-    let load = Load::start(shop.load_on("web"));
+    let load = Load::start(shop.load_on("web").through_reloads());
 
     // Every one of them changes the structure of HAProxy's file, and no container.
     let mut last = String::new();
@@ -262,8 +262,6 @@ fn h6_a_hundred_commits_make_few_reloads() {
     shop.converge();
     assert_eq!(reloads(&shop) - before, 1);
     let_users_come(&load, 100);
-    // What a reload may cost is a kept connection that its old worker closes; the load's users
-    // open another one then, as any client does.
     load.stop().expect_none_lost(500);
 }
 

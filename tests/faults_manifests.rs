@@ -370,7 +370,7 @@ fn m11_a_renamed_app_is_shown_as_a_replacement_and_two_of_one_name_conflict() {
 #[test]
 fn m11_a_renamed_app_loses_no_request() {
     let shop = renamed("m11-load");
-    let load = Load::start(shop.load_on("old"));
+    let load = Load::start(shop.load_on("old").through_reloads());
     shop.converge();
     load.stop().expect_none_lost(20);
 }
