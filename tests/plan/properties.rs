@@ -401,6 +401,24 @@ fn a_weight_falls_to_0_where_the_server_joins_another_balancer_as_well() {
     world.assert_as_declared();
 }
 
+/// Found by `unseen_is_untouched`, in the model of the world: a container that was unwell before it
+/// was made anew stayed so after its start, which no engine does.
+#[test]
+fn what_is_started_is_checked_anew() {
+    let hosts = vec![Some((2, 100)), None, None];
+    let (kind, rolling, balancers) = (Kind::Routed, (1, 0), vec![true, false]);
+    let app = Some(Service { image: 1, kind, hosts, balancers, rolling, path: false });
+    let before = Fleet { drained: vec![true, false, false], apps: vec![app.clone(), None] };
+    let after = Fleet { drained: vec![false; 3], apps: vec![app, None] };
+    let mishaps = vec![
+        Mishap::ContainerHealth { nth: 2, health: EngineHealth::Unhealthy },
+        Mishap::ContainerState { nth: 2, state: ContainerState::Created },
+    ];
+    let mut world = Drawn { before, after, begun: 0, mishaps, seed: 0 }.world();
+    world.converge(Order::Drawn(0), ROUNDS);
+    world.assert_as_declared();
+}
+
 /// A balancer without what its checks found meanwhile.
 fn unchecked(state: &BalancerState) -> BalancerState {
     let mut state = state.clone();

@@ -57,6 +57,10 @@ impl World {
                     step.id,
                     container.state
                 );
+                // An engine begins its checks anew with each start.
+                if container.state != ContainerState::Running {
+                    container.health = container.health.map(|_| EngineHealth::Starting);
+                }
                 container.state = ContainerState::Running;
                 Ok(())
             }
