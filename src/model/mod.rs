@@ -11,6 +11,7 @@ mod observed;
 mod proxy;
 mod quantity;
 mod record;
+mod shared;
 
 pub use container::*;
 pub use desired::*;
@@ -21,3 +22,4 @@ pub use observed::*;
 pub use proxy::*;
 pub use quantity::*;
 pub use record::*;
+pub use shared::*;

@@ -98,6 +98,9 @@ pub struct HostState {
     pub foreign_names: BTreeMap<String, ContainerId>,
 }
 
+/// A container and where it is.
+pub type Placed = (HostName, Arc<Container>);
+
 /// One of our containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -192,6 +195,23 @@ pub enum EngineHealth {
 pub struct BalancerState {
     pub file: ProxyFile,
     pub process: ProxyProcess,
+}
+
+impl BalancerState {
+    /// Every address that it may send requests to, now or after a restart.
+    pub fn addresses(&self) -> BTreeSet<SocketAddr> {
+        let mut all = Vec::new();
+        if let ProxyFile::Ours(config) = &self.file {
+            let servers = config.servers.values().flat_map(BTreeMap::values);
+            all.extend(servers.map(|server| server.address));
+        }
+        if let ProxyProcess::Up(runtime) = &self.process {
+            let servers = runtime.servers.values().flat_map(BTreeMap::values);
+            all.extend(servers.map(|server| server.address));
+            all.extend(&runtime.old_addresses);
+        }
+        all.into_iter().collect()
+    }
 }
 
 /// The file that a restart would give.

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{
-    AdminState, AppId, BackendName, BalancerName, CheckState, Host, HostName, ProxyConfig,
+    AdminState, AppId, BackendName, BalancerName, CheckState, Host, HostName, Placed, ProxyConfig,
     ProxyFile, ProxyProcess, ProxyRuntime, ProxyStructure, RouteKey, RuntimeServer, Server,
     ServerName, Sha256,
 };
 
 use super::Input;
-use super::index::{Index, Placed};
+use super::index::Index;
 
 /// The view.
 #[derive(Debug)]

@@ -10,18 +10,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
 
 use crate::model::{
     App, AppId, BackendName, Balancer, BalancerName, BalancerState, Blocked, Container, Desired,
-    Hold, Host, HostName, HostState, Observed, Owner, Pin, ProxyFile, ProxyProcess, RouteKey,
-    SecretDigest, SecretName, Sha256, View,
+    Hold, Host, HostName, HostState, Observed, Owner, Pin, Placed, ProxyFile, ProxyProcess,
+    RouteKey, SecretDigest, SecretName, Sha256, View, differing,
 };
 
 use super::{Fallback, Input};
-
-/// A container and where it is.
-pub(super) type Placed = (HostName, Arc<Container>);
 
 /// Which apps have to be planned again.
 #[derive(Debug)]
@@ -224,21 +220,23 @@ impl Index {
         let Input { desired, observed, known, previous: _ } = *input;
         let mut touched = BTreeSet::new();
         self.take_declarations(seen, desired, observed, &mut touched);
-        touched.extend(differing(&seen.pins, &known.pins));
-        touched.extend(differing(&seen.fallbacks, &known.fallbacks));
+        touched.extend(differing(&seen.pins, &known.pins).cloned());
+        touched.extend(differing(&seen.fallbacks, &known.fallbacks).cloned());
         touched.extend(unequal(&seen.holds, &known.holds));
         touched.extend(unequal(&seen.failing_checks, &known.failing_checks));
         touched.extend(seen.busy.symmetric_difference(&known.busy).cloned());
-        let secrets: BTreeSet<SecretName> = differing(&seen.secrets, &known.secrets).collect();
+        let secrets: BTreeSet<SecretName> =
+            differing(&seen.secrets, &known.secrets).cloned().collect();
         if !secrets.is_empty() {
             let uses = |app: &App| app.template.secrets().any(|name| secrets.contains(name));
             let declared = desired.apps.iter().filter(|(_, app)| uses(app)).map(|(id, _)| id);
             let before = known.fallbacks.iter().filter(|(_, f)| uses(&f.app)).map(|(id, _)| id);
             touched.extend(declared.chain(before).cloned());
         }
-        let mut hosts: BTreeSet<HostName> = differing(&seen.hosts, &desired.hosts).collect();
+        let mut hosts: BTreeSet<HostName> =
+            differing(&seen.hosts, &desired.hosts).cloned().collect();
         hosts.extend(unequal(&seen.departed_hosts, &known.departed_hosts));
-        for name in differing(&seen.observed.hosts, &observed.hosts) {
+        for name in differing(&seen.observed.hosts, &observed.hosts).cloned() {
             let (old, new) = (seen.observed.hosts.get(&name), observed.hosts.get(&name));
             let (old, new) = (old.and_then(View::seen), new.and_then(View::seen));
             self.take_containers(&name, old.map(Arc::as_ref), new.map(Arc::as_ref), &mut touched);
@@ -275,7 +273,7 @@ impl Index {
         touched: &mut BTreeSet<AppId>,
     ) {
         touched.extend(unequal(&seen.blocked, &desired.blocked));
-        for id in differing(&seen.apps, &desired.apps) {
+        for id in differing(&seen.apps, &desired.apps).cloned() {
             let keys = |apps: &OrdMap<AppId, Arc<App>>| -> BTreeSet<(BalancerName, RouteKey)> {
                 apps.get(&id).into_iter().flat_map(|app| keys_of(app)).map(|(key, _)| key).collect()
             };
@@ -397,19 +395,7 @@ impl Facts {
     }
 
     fn addresses(&self) -> &BTreeSet<SocketAddr> {
-        self.addresses.get_or_init(|| {
-            let mut all = Vec::new();
-            if let ProxyFile::Ours(config) = &self.state.file {
-                let servers = config.servers.values().flat_map(BTreeMap::values);
-                all.extend(servers.map(|server| server.address));
-            }
-            if let ProxyProcess::Up(runtime) = &self.state.process {
-                let servers = runtime.servers.values().flat_map(BTreeMap::values);
-                all.extend(servers.map(|server| server.address));
-                all.extend(&runtime.old_addresses);
-            }
-            all.into_iter().collect()
-        })
+        self.addresses.get_or_init(|| self.state.addresses())
     }
 }
 
@@ -506,17 +492,6 @@ pub(super) fn proxied(observed: &Observed) -> impl Iterator<Item = &AppId> {
             .chain(in_process.filter(|(_, all)| !all.is_empty()).map(|(backend, _)| backend))
             .chain(routes_of(state).flat_map(BTreeMap::values))
             .map(|backend| &backend.app)
-    })
-}
-
-/// The keys under which two maps that share what is the same have different values.
-fn differing<K: Ord + Clone, V: PartialEq + Clone>(
-    old: &OrdMap<K, V>,
-    new: &OrdMap<K, V>,
-) -> impl Iterator<Item = K> {
-    old.diff(new).map(|item| match item {
-        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key.clone(),
-        DiffItem::Update { new: (key, _), .. } => key.clone(),
     })
 }
 

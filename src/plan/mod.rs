@@ -35,7 +35,6 @@ mod survey;
 mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 pub use input::{Fallback, Input, Known};
 pub use outcome::{StepOutcome, StepResult};
@@ -43,7 +42,7 @@ pub use render::render;
 pub use step::*;
 pub use survey::hold_approval;
 
-use crate::model::{AppId, Container, Desired, HostName, Owner};
+use crate::model::{AppId, Desired, Owner, Placed};
 
 use balancing::Planned;
 use draft::Draft;
@@ -75,7 +74,7 @@ impl Planner {
     }
 
     /// The containers of an app in the last input, with their hosts.
-    pub fn containers_of(&self, app: &AppId) -> &[(HostName, Arc<Container>)] {
+    pub fn containers_of(&self, app: &AppId) -> &[Placed] {
         self.index.containers_of(app)
     }
 

@@ -9,9 +9,8 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use crate::api::{Diff, OperationError};
 use crate::check::{self, Finding};
 use crate::model::{
-    App, AppId, ApprovalRequest, BalancerName, BalancerState, CommitId, Container, Desired,
-    Diagnostic, Guards, Hold, Host, HostName, Observed, Pin, ProxyFile, ProxyProcess, Revision,
-    Sha256, View,
+    App, AppId, ApprovalRequest, BalancerName, CommitId, Desired, Diagnostic, Guards, Hold, Host,
+    HostName, Observed, Pin, Placed, Revision, Sha256, View,
 };
 use crate::observe::{Look, Observer};
 use crate::plan::{BlockedApp, Input, Known, Plan, Planner, StepId};
@@ -42,9 +41,6 @@ pub(super) struct Situation {
     standing: BTreeMap<AppId, Vec<Placed>>,
     all: OnceLock<BTreeMap<AppId, Vec<Placed>>>,
 }
-
-/// A container and where it is.
-pub(super) type Placed = (HostName, Arc<Container>);
 
 /// What a commit declares, and the mistakes in it.
 pub(super) struct Reading {
@@ -366,7 +362,7 @@ impl Controller {
                     let Some(state) = recollection.balancers.get(name) else { continue };
                     let state = state.clone();
                     let known = recollection.addresses.entry(name.clone());
-                    let known = known.or_insert_with(|| Arc::new(addresses(&state)));
+                    let known = known.or_insert_with(|| Arc::new(state.addresses()));
                     unseen.insert(name.clone(), known.clone());
                 }
             }
@@ -418,19 +414,6 @@ fn apps_on(hosts: &BTreeSet<HostName>, desired: &Desired, observed: &Observed) -
 
 fn guards(previous: Option<&Desired>, desired: &Desired) -> Guards {
     previous.unwrap_or(desired).installation.guards
-}
-
-/// Every address that a balancer may send requests to.
-fn addresses(state: &BalancerState) -> BTreeSet<SocketAddr> {
-    let mut all = BTreeSet::new();
-    if let ProxyFile::Ours(config) = &state.file {
-        all.extend(config.servers.values().flat_map(|s| s.values().map(|server| server.address)));
-    }
-    if let ProxyProcess::Up(runtime) = &state.process {
-        all.extend(runtime.servers.values().flat_map(|s| s.values().map(|server| server.address)));
-        all.extend(&runtime.old_addresses);
-    }
-    all
 }
 
 /// The plan without the apps whose steps would break a promise; they are blocked, and it is

@@ -4,13 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
-
 use crate::api::{AppStatus, CommitStatus, Health, ReachStatus, Status, Sync};
 use crate::model::{
     AppId, BalancerName, BalancerState, Condition, Container, Desired, EventType, Host, HostName,
-    Kind, Object, Observed, ProxyFile, View,
+    Kind, Object, Observed, ProxyFile, View, differing,
 };
 use crate::plan::{BlockedApp, Fallback, Plan, WaitCause, Waiting};
 use crate::store::{Change, StoreError};
@@ -423,17 +420,6 @@ fn container_object(host: &HostName, container: &Container) -> Object {
         status.insert("message".into(), ended.to_string().into());
     }
     seen
-}
-
-/// The keys under which two maps that share what is the same differ.
-fn differing<'m, K: Ord + Clone, V: PartialEq + Clone>(
-    old: &'m OrdMap<K, V>,
-    new: &'m OrdMap<K, V>,
-) -> impl Iterator<Item = &'m K> {
-    old.diff(new).map(|difference| match difference {
-        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
-        DiffItem::Update { new: (key, _), .. } => key,
-    })
 }
 
 /// What is gone back to when a later revision fails: the app as it is, where it is as declared.
