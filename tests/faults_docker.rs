@@ -276,6 +276,28 @@ fn d6_a_pull_that_fails_shows_why_keeps_the_old_and_is_tried_again() {
         assert!(shop.status().is_converged_at(&commit), "{trouble:?}");
     }
 
+    // A registry that refuses isn't asked again and again: each pause is longer than the last.
+    let serving = shop.containers();
+    let image = way.name(&publish(&real, &fleet.alpha, 8));
+    way.plan(Trouble::Status(429));
+    let before = way.refused().len();
+    shop.write_app(&set(web(), "/image", image.as_str()));
+    let commit = shop.repository.push("An image of a registry that has had enough");
+    let mut controller = shop.start();
+    let mut asked = Vec::new();
+    wait_until(Duration::from_secs(60), "the registry was asked again and again", || {
+        // One try asks more than once: requests within half a second are one.
+        asked = way.refused().split_off(before);
+        asked.dedup_by(|later, first| later.duration_since(*first) < Duration::from_millis(500));
+        asked.len() >= 4
+    });
+    let pauses: Vec<Duration> = asked.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(pauses[2] > pauses[0] && pauses[1] > pauses[0], "it doesn't back off: {pauses:?}");
+    assert_eq!(shop.containers(), serving, "the old ones serve");
+    way.heal();
+    controller.wait_for_commit(&commit);
+    controller.stop();
+
     // Bytes that aren't those of the digest: the pull is tried for minutes, and who looks
     // meanwhile learns why.
     let serving = shop.containers();

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use tokio::time::Instant;
+
 use crate::harness::free_port;
 
 /// What happens to the requests.
@@ -21,6 +23,7 @@ pub enum Trouble {
 pub struct RegistryProxy {
     pub port: u16,
     trouble: Arc<Mutex<Option<Trouble>>>,
+    refused: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl RegistryProxy {
@@ -29,17 +32,19 @@ impl RegistryProxy {
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let trouble: Arc<Mutex<Option<Trouble>>> = Arc::default();
-        let shared = trouble.clone();
+        let refused: Arc<Mutex<Vec<Instant>>> = Arc::default();
+        let (shared, noted) = (trouble.clone(), refused.clone());
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let trouble = *shared.lock().unwrap();
+                let noted = noted.clone();
                 std::thread::spawn(move || {
                     // A caller that leaves early is no concern of the test's.
-                    let _ = carry(client, registry, trouble);
+                    let _ = carry(client, registry, trouble, &noted);
                 });
             }
         });
-        Self { port, trouble }
+        Self { port, trouble, refused }
     }
 
     pub fn name(&self, image: &str) -> String {
@@ -48,6 +53,11 @@ impl RegistryProxy {
 
     pub fn plan(&self, trouble: Trouble) {
         *self.trouble.lock().unwrap() = Some(trouble);
+    }
+
+    /// When requests were refused with a status so far.
+    pub fn refused(&self) -> Vec<Instant> {
+        self.refused.lock().unwrap().clone()
     }
 
     pub fn heal(&self) {
@@ -60,7 +70,12 @@ impl RegistryProxy {
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// One request of a connection; both sides are told to close it after that.
-fn carry(mut client: TcpStream, registry: u16, trouble: Option<Trouble>) -> std::io::Result<()> {
+fn carry(
+    mut client: TcpStream,
+    registry: u16,
+    trouble: Option<Trouble>,
+    refused: &Mutex<Vec<Instant>>,
+) -> std::io::Result<()> {
     let mut head = Vec::new();
     let mut byte = [0; 1];
     while !head.ends_with(b"\r\n\r\n") {
@@ -71,6 +86,7 @@ fn carry(mut client: TcpStream, registry: u16, trouble: Option<Trouble>) -> std:
     }
     let text = String::from_utf8_lossy(&head).into_owned();
     if let Some(Trouble::Status(status)) = trouble {
+        refused.lock().unwrap().push(Instant::now());
         let code = match status {
             401 => "UNAUTHORIZED",
             429 => "TOOMANYREQUESTS",
