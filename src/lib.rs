@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod docker;
 pub mod execute;
+pub mod failpoint;
 pub mod manifest;
 pub mod model;
 pub mod observe;

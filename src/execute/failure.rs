@@ -18,6 +18,8 @@ pub enum Failure {
     PortTaken { host: HostName, port: u16, cause: String },
     #[error("the plan names {0}, which isn't known here")]
     UnknownPlace(String),
+    #[error("Plimsoll panicked in this step, which is a mistake of its own: see its log")]
+    Panicked,
     #[error("something else took over")]
     Cancelled,
 }
@@ -31,6 +33,7 @@ impl Failure {
             Self::Revision { .. }
             | Self::PortTaken { .. }
             | Self::UnknownPlace(_)
+            | Self::Panicked
             | Self::Cancelled => false,
         }
     }

@@ -7,11 +7,12 @@ mod failure;
 mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use secrecy::SecretString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Randomness;
 use crate::docker::Engine;
+use crate::failpoint::{self, Side};
 use crate::model::{BalancerName, HostName, Kind, Metadata, Object, Owner, SecretName};
 use crate::plan::{Place, Plan, Step, StepId, StepOutcome, StepResult};
 use crate::proxy::Proxy;
@@ -124,7 +126,11 @@ impl Executor {
         tracing::debug!(step = %step.id, after = %ids(&step.after), "begins");
         watcher.started(step);
         self.note_begin(step);
-        let result = self.perform(step, cancel, watcher).await;
+        let work = self.perform(step, cancel, watcher);
+        let result = AssertUnwindSafe(work).catch_unwind().await;
+        // A panic in one app's work is that app's failure. Its message was written already, and
+        // may hold what nobody is to read here.
+        let result = result.unwrap_or(Err(Failure::Panicked));
         self.note_end(step);
         drop(permit);
         let seconds = begun.elapsed().as_secs_f64();
@@ -151,9 +157,14 @@ impl Executor {
         let deadline = Instant::now() + step.deadline.duration();
         let mut pause = Duration::from_millis(100);
         let mut told = BTreeSet::new();
+        let kind = step.action.kind();
+        failpoint::pass(Side::Before, kind, step.app.as_ref());
         loop {
             let failure = match self.effect(step, deadline, cancel).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    failpoint::pass(Side::After, kind, step.app.as_ref());
+                    return Ok(());
+                }
                 Err(failure) => failure,
             };
             let next = Instant::now() + pause.mul_f64(0.5 + self.randomness.unit());

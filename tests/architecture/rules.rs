@@ -3,9 +3,10 @@
 use crate::tokens::{Token, tokens};
 
 /// A module and what it may import, in the order of the design. `lib` only declares them.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("model", &[]),
     ("clock", &[]),
+    ("failpoint", &[]),
     ("source", &["model", "clock"]),
     ("manifest", &["model", "clock"]),
     ("proxy", &["model", "clock"]),
@@ -14,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("plan", &["model"]),
     ("check", &["model", "plan"]),
     ("observe", &["docker", "proxy", "store", "model", "clock"]),
-    ("execute", &["docker", "proxy", "store", "plan", "model", "clock"]),
+    ("execute", &["docker", "proxy", "store", "plan", "model", "clock", "failpoint"]),
     ("api", &["model", "plan"]),
     (
         "reconcile",
