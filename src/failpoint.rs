@@ -11,6 +11,7 @@
 //! | `crash-before=start` | the same at the first step of that kind |
 //! | `crash-after=start` | |
 //! | `panic-in-app=production/web` | each step of that app panics |
+//! | `each-step=twice` | each step's effect is had twice, one after the other |
 
 /// On which side of a step's effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +25,15 @@ pub enum Side {
 #[inline]
 pub fn pass<A>(_side: Side, _kind: &str, _app: Option<&A>) {}
 
+/// True where each step is to be done twice.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub fn twice() -> bool {
+    false
+}
+
 #[cfg(feature = "failpoints")]
-pub use planted::pass;
+pub use planted::{pass, twice};
 
 #[cfg(feature = "failpoints")]
 mod planted {
@@ -44,7 +52,13 @@ mod planted {
         CrashAtStep(Side, usize),
         CrashAtKind(Side, String),
         PanicInApp(String),
+        Twice,
     }
+
+    static PLANTED: LazyLock<Option<Failpoint>> = LazyLock::new(|| {
+        let text = std::env::var(VARIABLE).ok()?;
+        Some(text.parse().unwrap_or_else(|wrong| panic!("{wrong}")))
+    });
 
     impl FromStr for Failpoint {
         type Err = String;
@@ -59,6 +73,7 @@ mod planted {
                 "crash-before" => Self::CrashAtKind(Side::Before, value.to_owned()),
                 "crash-after" => Self::CrashAtKind(Side::After, value.to_owned()),
                 "panic-in-app" => Self::PanicInApp(value.to_owned()),
+                "each-step" if value == "twice" => Self::Twice,
                 _ => return Err(wrong()),
             })
         }
@@ -69,17 +84,13 @@ mod planted {
             match self {
                 Self::CrashAtStep(side, number) => (*side, *number) == passed,
                 Self::CrashAtKind(side, of) => *side == passed.0 && of == kind,
-                Self::PanicInApp(_) => false,
+                Self::PanicInApp(_) | Self::Twice => false,
             }
         }
     }
 
     /// Passes by a step of this kind, of this app.
     pub fn pass<A: Display>(side: Side, kind: &str, app: Option<&A>) {
-        static PLANTED: LazyLock<Option<Failpoint>> = LazyLock::new(|| {
-            let text = std::env::var(VARIABLE).ok()?;
-            Some(text.parse().unwrap_or_else(|wrong| panic!("{wrong}")))
-        });
         static BEGUN: AtomicUsize = AtomicUsize::new(0);
         static ENDED: AtomicUsize = AtomicUsize::new(0);
         let Some(planted) = &*PLANTED else { return };
@@ -95,16 +106,22 @@ mod planted {
         }
     }
 
+    /// True where each step is to be done twice.
+    pub fn twice() -> bool {
+        *PLANTED == Some(Failpoint::Twice)
+    }
+
     #[test]
     fn a_failpoint_is_read_or_refused() {
         for (text, expected) in [
             ("crash-before-step=3", Failpoint::CrashAtStep(Side::Before, 3)),
             ("crash-after=start", Failpoint::CrashAtKind(Side::After, "start".into())),
             ("panic-in-app=production/web", Failpoint::PanicInApp("production/web".into())),
+            ("each-step=twice", Failpoint::Twice),
         ] {
             assert_eq!(text.parse(), Ok(expected));
         }
-        for wrong in ["", "crash", "crash-before-step=x", "crash-there=1"] {
+        for wrong in ["", "crash", "crash-before-step=x", "crash-there=1", "each-step=1"] {
             assert!(wrong.parse::<Failpoint>().is_err(), "{wrong}");
         }
         let third = Failpoint::CrashAtStep(Side::Before, 3);

@@ -140,6 +140,71 @@ fn c1_a_crash_after_every_step_of_a_first_deploy_and_a_removal_is_got_over() {
 }
 
 #[test]
+fn c2_every_step_done_twice_leads_to_the_same_end() {
+    let shop = Installation::new("c2");
+    // What a step had its effect on is there, or gone, when it is done again: a first deploy, an
+    // update, a change of weights, a removal beside a first deploy.
+    let twice = |what: &str| {
+        shop.repository.push(what);
+        let output = run(shop.command(["apply"]).env(FAILPOINT, "each-step=twice")).expect(0);
+        shop.expect_nothing_to_do();
+        output
+    };
+    shop.write_app(&alone("web"));
+    twice("First");
+    let first = shop.containers();
+    assert_eq!(first.len(), 1);
+    let load = Load::start(shop.load_on("web").through_reloads());
+    let lowest = LowestServing::watch(shop.balancer(), "production.web");
+    shop.write_app(&set(alone("web"), "/image", "web:2"));
+    twice("An update");
+    let second = shop.containers();
+    assert!(second.len() == 1 && second.keys().all(|name| !first.contains_key(name)));
+    shop.write_app(&set(set(alone("web"), "/image", "web:2"), "/weights", json!({"alpha": 7})));
+    twice("Another weight");
+    assert_eq!(shop.containers(), second);
+    assert!(shop.balancer().weights("production.web").values().all(|weight| *weight == 7));
+    shop.write_app(&alone("other"));
+    twice("Another app");
+    shop.remove_app("other");
+    twice("Without it");
+    assert_eq!(shop.containers(), second);
+    assert_eq!(lowest.stop(), 1, "a moment without a server");
+    let_users_come(&load, 50);
+    load.stop().expect_none_lost(100);
+}
+
+#[test]
+fn c3_crashes_in_recoveries_three_deep_are_got_over() {
+    let shop = Installation::new("c3");
+    shop.deploy(&alone("web"));
+    let load = Load::start(shop.load_on("web"));
+    let lowest = LowestServing::watch(shop.balancer(), "production.web");
+    // A recovery has fewer steps the later the crash was. One that has no third step converges.
+    let mut crashes = 0;
+    for (number, depths) in
+        [[5, 1, 1], [2, 2, 2], [4, 3, 1], [7, 1, 2], [3, 4, 2], [6, 2, 1]].into_iter().enumerate()
+    {
+        let before = shop.containers();
+        shop.write_app(&set(alone("web"), "/env/NUMBER", number.to_string()));
+        shop.repository.push(&format!("{depths:?}"));
+        for (depth, step) in depths.into_iter().enumerate() {
+            let side = ["after", "before"][(number + depth) % 2];
+            crashes += usize::from(apply_until(&shop, &format!("crash-{side}-step={step}")));
+        }
+        finish(&shop, &before, &format!("{depths:?}"));
+        let now = shop.containers();
+        assert_eq!(now.len(), 1, "{depths:?}: {now:?}");
+        assert!(now.keys().all(|name| !before.contains_key(name)), "{depths:?}: {now:?}");
+    }
+    assert!(crashes >= 15, "{crashes} crashes");
+    shop.expect_nothing_to_do();
+    assert_eq!(lowest.stop(), 1, "a moment without a server");
+    let_users_come(&load, 50);
+    load.stop().expect_none_lost(100);
+}
+
+#[test]
 fn d4_a_crash_between_create_and_start_is_finished_or_taken_back() {
     let fleet = Fleet::shared();
     let shop = Installation::new("d4");

@@ -10,7 +10,7 @@ use plimsoll::store::{Change, MOST_EVENTS, MemoryStore, Opened, SledStore, Store
 use serde_json::json;
 use tempfile::TempDir;
 
-/// Names the state folder to the child process of [`what_was_acknowledged_survives_kill`].
+/// Names the state folder to the child process of [`k1_what_was_acknowledged_survives_kill`].
 const CHILD: &str = "PLIMSOLL_TEST_STORE_CHILD";
 
 fn object(kind: Kind, name: &str, value: u64) -> Object {
@@ -328,7 +328,7 @@ fn database_files(state: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_damaged_database_is_set_aside_and_built_anew() {
+fn k3_a_damaged_database_is_set_aside_and_built_anew() {
     type Damage = fn(&mut Vec<u8>);
     let cases: [(&str, Damage); 7] = [
         ("half", |bytes| bytes.truncate(bytes.len() / 2)),
@@ -377,7 +377,7 @@ fn a_damaged_database_is_set_aside_and_built_anew() {
 }
 
 #[test]
-fn a_snapshot_that_was_being_written_is_no_hindrance() {
+fn k2_a_snapshot_that_was_being_written_is_no_hindrance() {
     let state = TempDir::new().unwrap();
     let store = open(state.path()).store;
     store.put(vec![object(Kind::App, "a", 1)]).unwrap();
@@ -392,7 +392,7 @@ fn a_snapshot_that_was_being_written_is_no_hindrance() {
 }
 
 #[test]
-fn endless_churn_is_bounded_on_disk() {
+fn k8_endless_churn_is_bounded_on_disk() {
     let state = TempDir::new().unwrap();
     let store = open(state.path()).store;
     let filler = "x".repeat(300);
@@ -409,6 +409,12 @@ fn endless_churn_is_bounded_on_disk() {
     let events = store.events(usize::MAX).unwrap();
     assert_eq!(events.len(), MOST_EVENTS);
     assert_eq!(events.last().unwrap().message, "19998");
+    // Those that nobody waits for are written together.
+    for number in 0..1_000_000_u64 {
+        let mut churned = object(Kind::Execution, &format!("e{}", number % 50), number);
+        churned.status = json!(filler);
+        store.note(vec![Change::Put(churned)]).unwrap();
+    }
     drop(store);
     let size = size_of(state.path());
     assert!(size < 48 << 20, "{size} bytes");
@@ -453,14 +459,16 @@ fn write_until_killed(state: &Path) {
 }
 
 #[test]
-fn what_was_acknowledged_survives_kill() {
+fn k1_what_was_acknowledged_survives_kill() {
     if let Some(state) = std::env::var_os(CHILD) {
         write_until_killed(Path::new(&state));
     }
     let state = TempDir::new().unwrap();
-    for round in 0..12 {
+    // Each takes a quarter of a second: a thousand of them are for who has the patience.
+    let rounds = std::env::var("PLIMSOLL_TEST_KILLS").map_or(100, |rounds| rounds.parse().unwrap());
+    for round in 0..rounds {
         let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "what_was_acknowledged_survives_kill", "--nocapture"])
+            .args(["--exact", "k1_what_was_acknowledged_survives_kill", "--nocapture"])
             .env(CHILD, state.path())
             .stdout(Stdio::piped())
             .spawn()
@@ -468,7 +476,8 @@ fn what_was_acknowledged_survives_kill() {
         let mut child = Killed(child);
         let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
         let mut acknowledged = 0;
-        let mut left = 20 + round * 17;
+        // Most are killed soon, where the store has just been opened.
+        let mut left = 1 + if round % 50 == 0 { 4 * round / 10 } else { round % 5 };
         let mut numbers = lines.map_while(Result::ok).filter_map(|line| {
             line.rsplit_once("acknowledged ").and_then(|(_, number)| number.parse().ok())
         });
