@@ -23,7 +23,12 @@ impl SmallDisk {
 
     /// Gives it another size.
     pub fn resize(&self, kilobytes: u32) {
-        let options = format!("remount,size={kilobytes}k");
+        self.remount(&format!("size={kilobytes}k"));
+    }
+
+    /// Gives it another option of tmpfs, such as `nr_inodes=1000`.
+    pub fn remount(&self, option: &str) {
+        let options = format!("remount,{option}");
         run(Command::new("mount").args(["-o", &options]).arg(&self.0)).expect(0);
     }
 

@@ -96,6 +96,17 @@ impl Dockerd {
         let _ = fs::remove_file(file);
     }
 
+    /// Asks the process to end, and waits until it has; what becomes of its containers is its own
+    /// affair.
+    pub fn terminate(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        signal("-TERM", child.id());
+        if !wait_for(STOP, || child.try_wait().is_ok_and(|status| status.is_some())) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("docker.sock")
     }
@@ -146,13 +157,7 @@ impl Dockerd {
                 self.docker(&[&["rm", "-f"], ids.as_slice()].concat());
             }
         }
-        if let Some(mut child) = self.child.take() {
-            signal("-TERM", child.id());
-            if !wait_for(STOP, || child.try_wait().is_ok_and(|status| status.is_some())) {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-        }
+        self.terminate();
         // Its containerd, if it was killed and not started again.
         let pid = fs::read_to_string(self.folder.path().join("exec/containerd/containerd.pid"));
         if let Some(pid) = pid.ok().and_then(|pid| pid.trim().parse().ok()) {

@@ -24,6 +24,8 @@ pub enum Fault {
     BadBody,
     /// Nothing, for as long as the caller waits.
     Silence,
+    /// The head of the answer and nothing of what follows, for as long as the caller waits.
+    HeadOnly,
 }
 
 /// Calls whose request line has `part` in it, so many of which suffer `fault`.
@@ -173,6 +175,22 @@ async fn carry_on(mut client: UnixStream, mut engine: UnixStream, counted: OnIts
     tokio::join!(asking, answering);
 }
 
+/// Carries what the engine answers first, as its head comes by itself where the body is a stream
+/// of what hasn't happened yet. The rest is read, and nobody hears of it.
+async fn head_only(mut client: UnixStream, mut engine: UnixStream) {
+    let mut head = vec![0; 16 << 10];
+    let Ok(length @ 1..) = engine.read(&mut head).await else { return };
+    if client.write_all(&head[..length]).await.is_err() {
+        return;
+    }
+    let (mut from_client, mut from_engine) = (Vec::new(), tokio::io::sink());
+    tokio::select! {
+        biased;
+        _ = client.read_to_end(&mut from_client) => {}
+        _ = tokio::io::copy(&mut engine, &mut from_engine) => {}
+    }
+}
+
 async fn carry(
     mut client: UnixStream,
     engine: PathBuf,
@@ -209,13 +227,16 @@ async fn carry(
             let length = body.len();
             answer(&format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}"))
         }
-        Some(Fault::LoseReply) | None => {
+        Some(Fault::LoseReply | Fault::HeadOnly) | None => {
             let Ok(mut upstream) = UnixStream::connect(engine).await else { return };
             if upstream.write_all(&head).await.is_err() {
                 return;
             }
             if fault.is_none() {
                 return carry_on(client, upstream, counted).await;
+            }
+            if fault == Some(Fault::HeadOnly) {
+                return head_only(client, upstream).await;
             }
             let (mut from_client, _) = client.split();
             let (mut from_engine, mut to_engine) = upstream.split();

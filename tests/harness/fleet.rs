@@ -30,14 +30,19 @@ impl Fleet {
 
     /// Engines of one test's own, for tests that stop them.
     pub fn start() -> Self {
+        Self::start_with([&[], &[]])
+    }
+
+    /// The same with more arguments for each dockerd.
+    pub fn start_with(arguments: [&[&str]; 2]) -> Self {
         let images = web::images();
         let dockerds: Vec<_> = std::thread::scope(|scope| {
-            let start = || {
-                let dockerd = start_dockerd();
+            let start = |arguments| {
+                let dockerd = start_dockerd_with(arguments);
                 images.load(&Engine::new(&dockerd.socket()));
                 dockerd
             };
-            let both = [scope.spawn(start), scope.spawn(start)];
+            let both = arguments.map(|arguments| scope.spawn(move || start(arguments)));
             both.map(|one| one.join().unwrap()).into_iter().collect()
         });
         let (alpha, beta) =
@@ -52,8 +57,18 @@ impl Fleet {
 
     /// Kills the `nth` engine without warning; [`Dockerd::run`] starts it again.
     pub fn kill(&mut self, nth: usize) {
-        let dockerd = &mut self.dockerds[nth];
-        dockerd.kill();
+        self.dockerds[nth].kill();
+        self.forget_containerd(nth);
+    }
+
+    /// Asks the `nth` engine to end; [`Dockerd::run`] starts it again.
+    pub fn terminate(&mut self, nth: usize) {
+        self.dockerds[nth].terminate();
+        self.forget_containerd(nth);
+    }
+
+    fn forget_containerd(&self, nth: usize) {
+        let dockerd = &self.dockerds[nth];
         // The kernel ends containerd together with dockerd. Until init has taken note, its
         // number is still there, and the next dockerd would wait for it in vain.
         let pid_file = dockerd.folder().join("exec/containerd/containerd.pid");
@@ -68,12 +83,16 @@ impl Fleet {
 
 /// Starts an engine under a number that no other test run uses.
 pub fn start_dockerd() -> Dockerd {
+    start_dockerd_with(&[])
+}
+
+fn start_dockerd_with(more: &[&str]) -> Dockerd {
     let number = claim("engine", 100..190, |number| {
         !Path::new(&format!("/sys/class/net/plmt{number}")).exists()
     });
     let bridge = format!("plmt{number}");
     watchdog::remember(&Leftover::Engine(&bridge));
-    let arguments = [
+    let mut arguments = vec![
         // By its control group the watchdog finds the processes of its containers.
         format!("--cgroup-parent=/{bridge}"),
         // Published ports are on loopback, where docker-proxy serves them: engines side by side
@@ -84,6 +103,7 @@ pub fn start_dockerd() -> Dockerd {
         // With its five attempts an engine tells after 75 s that a layer can't be had.
         "--max-download-attempts=1".to_owned(),
     ];
+    arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
     let dockerd = Dockerd::start_with(u8::try_from(number).unwrap(), &arguments);
     watchdog::remember(&Leftover::Folder(dockerd.folder().to_str().unwrap()));
     let mark = watchdog::mark();
