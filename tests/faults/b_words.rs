@@ -1,5 +1,7 @@
 //! What a person reads while something is wrong, and that all is well again afterwards.
 
+#![allow(dead_code, reason = "each test binary uses another part of it")]
+
 use std::time::Duration;
 
 use crate::harness::{Installation, Load, Output, wait_until};
