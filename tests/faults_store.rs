@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use harness::{Installation, Load, LowestServing, app, set, wait_for, wait_until};
 use rustix::process::Signal;
-use small_disk::SmallDisk;
+use small_disk::{BrittleDisk, SmallDisk};
 use tokio::time::Instant;
 
 /// Starts a rollout of `web` that takes a while, as `apply` in a process of its own, and returns
@@ -88,6 +88,58 @@ fn k4_a_full_disk_degrades_the_controller_and_not_the_service() {
     controller.stop();
     shop.expect_nothing_to_do();
     load.stop().expect_none_lost(200);
+}
+
+#[test]
+fn k4_a_disk_that_fails_degrades_the_controller_and_not_the_service() {
+    let shop = Installation::new("k4-io");
+    let disk = BrittleDisk::mount(&shop.state(), &shop.folder().join("disk"));
+    // Only the store is on it: what else lies in the state folder is on a disk that works.
+    for name in ["haproxy", "source"] {
+        let elsewhere = shop.folder().join(name);
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::os::unix::fs::symlink(elsewhere, shop.state().join(name)).unwrap();
+    }
+    let web = set(app("web"), "/replicas", 1);
+    let first = shop.deploy(&web);
+    let load = Load::start(shop.load_on("web"));
+    let lowest = LowestServing::watch(shop.balancer(), "production.web");
+    let mut controller = shop.start();
+    controller.wait_for_commit(&first);
+
+    disk.break_it();
+    let is_broken = |told: &str| {
+        let told = told.to_lowercase();
+        ["input/output error", "read-only file system"].iter().any(|cause| told.contains(cause))
+    };
+    wait_until(Duration::from_secs(60), "the broken disk is told", || {
+        shop.repository.push("Nothing new");
+        store_error(&shop).is_some_and(|told| is_broken(&told))
+    });
+    // What is declared meanwhile comes true all the same.
+    shop.write_app(&set(web.clone(), "/image", "web:2"));
+    shop.repository.push("Version 2, and a broken disk");
+    wait_until(Duration::from_secs(60), "version 2 serves", || {
+        let answers = (0..6).map(|_| shop.get("web").map(|answer| answer.text()));
+        answers.flatten().all(|text| text.contains("version=2"))
+    });
+    wait_until(Duration::from_secs(30), "the old ones are gone", || shop.containers().len() == 2);
+    controller.kill();
+    let containers = shop.containers();
+
+    // A new disk, and nothing on it.
+    drop(disk);
+    let disk = BrittleDisk::mount(&shop.state(), &shop.folder().join("another"));
+    for name in ["haproxy", "source"] {
+        std::os::unix::fs::symlink(shop.folder().join(name), shop.state().join(name)).unwrap();
+    }
+    let (code, plan) = shop.apply();
+    assert!(code == 0 && plan.steps.is_empty(), "{plan:?}");
+    assert_eq!(shop.containers(), containers);
+    assert!(store_error(&shop).is_none());
+    assert_eq!(lowest.stop(), 2, "fewer servers than the minimum");
+    load.stop().expect_none_lost(200);
+    drop(disk);
 }
 
 #[test]

@@ -33,7 +33,7 @@ mod watchdog;
 mod web;
 
 pub use balancer::{Balancer, LowestServing, ServerRow};
-pub use claim::{Block, free_port};
+pub use claim::{Block, claim, free_port};
 pub use command::{Output, run};
 pub use controller::Controller;
 pub use dockerd::Dockerd;
@@ -51,4 +51,4 @@ pub use registry::Registry;
 pub use rootfs::Rootfs;
 pub use sshd::Sshd;
 pub use wait::{wait_for, wait_until};
-pub use watchdog::kill as signal;
+pub use watchdog::{Leftover, kill as signal, mark, remember};

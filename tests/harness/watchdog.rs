@@ -14,6 +14,8 @@ pub enum Leftover<'a> {
     /// containers. They are ours as long as the bridge bears [`mark`]: another test run may have
     /// taken the name meanwhile.
     Engine(&'a str),
+    /// A network namespace, and the link of the same name that leads to it and bears [`mark`].
+    Namespace(&'a str),
 }
 
 /// What we write on our bridges (`ip link set dev BRIDGE alias MARK`).
@@ -25,11 +27,12 @@ pub fn mark() -> String {
 /// Engines are asked first, since one that ends in order unmounts what it mounted.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
-mark=$1 folders= engines=
+mark=$1 folders= engines= namespaces=
 while read -r kind value; do
     case $kind in
         folder) folders="$folders $value" ;;
         engine) engines="$engines $value" ;;
+        namespace) namespaces="$namespaces $value" ;;
     esac
 done
 users_of() { printf '%s/' "$1" | grep -lFa -f - /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3; }
@@ -61,6 +64,11 @@ for engine in $engines; do
     find /sys/fs/cgroup -depth -type d \( -path "*/$engine" -o -path "*/$engine/*" \) -exec rmdir {} \;
     ip link del "$engine"
 done
+for namespace in $namespaces; do
+    is_ours "$namespace" || continue
+    ip link del "$namespace"
+    ip netns del "$namespace"
+done
 "#;
 
 /// Tells the watchdog of something that is to be gone when this process has ended.
@@ -69,6 +77,7 @@ pub fn remember(leftover: &Leftover<'_>) {
     let line = match leftover {
         Leftover::Folder(path) => format!("folder {path}\n"),
         Leftover::Engine(name) => format!("engine {name}\n"),
+        Leftover::Namespace(name) => format!("namespace {name}\n"),
     };
     let mut input = INPUT.get_or_init(start).lock().unwrap();
     input.write_all(line.as_bytes()).expect("the watchdog takes a line");
