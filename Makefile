@@ -48,12 +48,15 @@ build: ## compile target/debug/plimsoll
 release: ## compile target/release/plimsoll, optimized
 	@scripts/setup build
 	cargo build --release --bin plimsoll
+	@! grep -q PLIMSOLL_FAILPOINT "$${CARGO_TARGET_DIR:-target}/release/plimsoll" || { \
+		echo "make: the binary has failpoints, which are for tests only" >&2; exit 1; }
 
 .PHONY: check
 check: ## formatting, lints, documentation, licences, scripts
 	@scripts/setup build
 	cargo fmt --all -- --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --bin plimsoll -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	@if command -v cargo-deny >/dev/null; then \
 		echo "cargo deny check licenses bans sources"; \
