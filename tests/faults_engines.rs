@@ -166,6 +166,53 @@ fn d11_an_engine_that_restarts_is_taken_up_again_with_and_without_live_restore()
     shop.expect_nothing_to_do();
 }
 
+/// Begins a rollout of a version that takes a while to start, and returns its commit when its
+/// container runs.
+fn begin_slow_rollout(shop: &Installation, manifest: Value) -> String {
+    shop.write_app(&set(manifest, "/env/START_DELAY_MS", "3000"));
+    let commit = shop.repository.push("Slow to start");
+    wait_until(Duration::from_secs(30), "the new one runs beside the old one", || {
+        shop.running().len() == 2
+    });
+    commit
+}
+
+#[test]
+fn d11_an_engine_that_is_killed_in_a_rollout_is_no_fault_of_the_version() {
+    let mut fleet = Fleet::start();
+    let shop = Installation::on(&fleet, "d11-rollout");
+    let commit = shop.deploy(&alone("web", "beta"));
+    let mut controller = shop.start();
+    controller.wait_for_commit(&commit);
+    let commit = begin_slow_rollout(&shop, alone("web", "beta"));
+    fleet.kill(1);
+    fleet.dockerds[1].run();
+    let status = controller.wait_for_commit(&commit);
+    assert!(status.approvals.is_empty(), "{status:?}");
+    assert_eq!(shop.containers().len(), 1);
+    controller.stop();
+    shop.expect_nothing_to_do();
+}
+
+#[test]
+fn d15_what_a_person_stops_in_a_rollout_is_no_fault_of_the_version() {
+    let shop = Installation::new("d15-rollout");
+    let commit = shop.deploy(&alone("web", "alpha"));
+    let before = shop.containers();
+    let load = Load::start(shop.load_on("web"));
+    let mut controller = shop.start();
+    controller.wait_for_commit(&commit);
+    let commit = begin_slow_rollout(&shop, alone("web", "alpha"));
+    let (_, new) = shop.running().into_iter().find(|(name, _)| !before.contains_key(name)).unwrap();
+    Fleet::shared().alpha.docker(["stop", "-t", "5", &new]).expect(0);
+    let status = controller.wait_for_commit(&commit);
+    assert!(status.approvals.is_empty(), "{status:?}");
+    assert_eq!(shop.containers().len(), 1);
+    controller.stop();
+    shop.expect_nothing_to_do();
+    load.stop().expect_none_lost(100);
+}
+
 /// When the installation's container on that engine was started.
 fn started(fleet: &Fleet, nth: usize, shop: &Installation) -> Value {
     let engine = fleet.hosts()[nth].1;

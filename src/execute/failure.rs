@@ -14,6 +14,9 @@ pub enum Failure {
     /// The revision itself doesn't work: it never got healthy, or ended.
     #[error("{reason}")]
     Revision { revision: Revision, reason: String },
+    /// What was waited for was stopped or removed, and not by the revision itself.
+    #[error("{0}")]
+    Stopped(String),
     #[error("port {port} of host {host} is taken: {cause}")]
     PortTaken { host: HostName, port: u16, cause: String },
     #[error("the plan names {0}, which isn't known here")]
@@ -31,6 +34,7 @@ impl Failure {
             Self::Engine(error) => error.may_pass(),
             Self::Proxy(error) => error.may_pass(),
             Self::Revision { .. }
+            | Self::Stopped(_)
             | Self::PortTaken { .. }
             | Self::UnknownPlace(_)
             | Self::Panicked

@@ -80,8 +80,9 @@ enum Look {
     Done,
     /// Not yet, and what it looks like now.
     NotYet(String),
-    /// It never will.
-    Never(String),
+    /// It never will, and that isn't the revision's fault: it was stopped or removed, by somebody
+    /// or with its engine.
+    Stopped(String),
 }
 
 impl Waiter<'_> {
@@ -109,7 +110,7 @@ impl Waiter<'_> {
         let result = self
             .look_until(|| async {
                 let Some(container) = engine.inspect(&self.executor.owner, name).await? else {
-                    return Ok(Look::Never(format!("{name} is gone")));
+                    return Ok(Look::Stopped(format!("{name} is gone")));
                 };
                 let look = {
                     let mut steady = lock(&steady);
@@ -160,14 +161,20 @@ impl Waiter<'_> {
                     Some(CheckState::Down) => "its health check fails",
                     None => "HAProxy doesn't know it",
                 };
-                if lock(&steady).wants_a_look() {
-                    // Nothing depends on it but what is told in the end.
-                    let _ = self.lasts(behind, &steady).await;
+                if lock(&steady).wants_a_look()
+                    && let Ok(Look::Stopped(why)) = self.lasts(behind, &steady).await
+                {
+                    return Ok(Look::Stopped(why));
                 }
                 Ok(Look::NotYet(why.into()))
             })
             .await?;
         let Err(why) = result else { return Ok(()) };
+        // Where its engine can't be asked, nobody knows what ails it.
+        let container = self.container(behind).await?;
+        if let Some(Look::Stopped(why)) = container.map(|c| look_at(&c, &mut lock(&steady))) {
+            return Err(Failure::Stopped(why));
+        }
         let behind = self.behind(behind, &steady, BETWEEN_ENDS).await;
         let reason = format!("{server} didn't come up in {backend}: {why}{behind}");
         Err(Failure::Revision { revision, reason })
@@ -212,14 +219,16 @@ impl Waiter<'_> {
                 "it was restarted since".into()
             }
             (CheckState::Up, Some(container)) => match lasts(&container, steady) {
-                Look::NotYet(why) | Look::Never(why) if !container.runs() => why,
+                Look::Stopped(why) => return Ok(Look::Stopped(why)),
+                Look::NotYet(why) if !container.runs() => why,
                 look => return Ok(look),
             },
             // Somebody removed it: that isn't the revision's fault.
             (_, None) => return Err(gone("its container is gone").into()),
             (_, Some(container)) => match look_at(&container, &mut lock(steady)) {
                 Look::Done => "its health check fails".into(),
-                Look::NotYet(why) | Look::Never(why) => why,
+                Look::NotYet(why) => why,
+                Look::Stopped(why) => return Ok(Look::Stopped(why)),
             },
         };
         // What served before waits for its weight: the next end isn't waited for.
@@ -275,7 +284,7 @@ impl Waiter<'_> {
                     format!("; its container was restarted {} times", container.restarts)
                 }
                 Look::Done => String::new(),
-                Look::NotYet(why) | Look::Never(why) => format!("; its container: {why}"),
+                Look::NotYet(why) | Look::Stopped(why) => format!("; its container: {why}"),
             },
             Ok(Some(None)) => "; its container is gone".into(),
             Ok(None) | Err(_) => String::new(),
@@ -301,6 +310,7 @@ impl Waiter<'_> {
                     for (need, steady) in needs.iter().zip(&steady) {
                         match self.look_at_need(proxy, backend, need, steady).await {
                             Err(failure) if !failure.may_pass() => return Err(failure),
+                            Ok(Look::Stopped(why)) => return Ok(Look::Stopped(why)),
                             _ => {}
                         }
                     }
@@ -319,8 +329,8 @@ impl Waiter<'_> {
         Ok(())
     }
 
-    /// Looks until it is done (`Ok(Ok)`), never will be, or the deadline has passed
-    /// (`Ok(Err)`, with the last look). Errors that may pass count as a look.
+    /// Looks until it is done (`Ok(Ok)`), or the deadline has passed (`Ok(Err)`, with the last
+    /// look). Errors that may pass count as a look.
     async fn look_until<F, L>(&self, mut look: L) -> Result<Result<(), String>, Failure>
     where
         L: FnMut() -> F,
@@ -330,7 +340,7 @@ impl Waiter<'_> {
         loop {
             let last = match self.unless_cancelled(look()).await {
                 Ok(Look::Done) => return Ok(Ok(())),
-                Ok(Look::Never(why)) => return Ok(Err(why)),
+                Ok(Look::Stopped(why)) => return Err(Failure::Stopped(why)),
                 Ok(Look::NotYet(why)) => why,
                 Err(failure) if failure.may_pass() => {
                     if Instant::now() >= self.patience.deadline {
@@ -510,12 +520,14 @@ fn look_at(container: &Container, steady: &mut Steady) -> Look {
         }
         ContainerState::Restarting { .. } => Look::NotYet(restarted(container, ended)),
         ContainerState::Created => Look::NotYet("it isn't started yet".into()),
+        // Engines start again what ends by itself.
         ContainerState::Exited { .. } => {
-            Look::Never(ended.map_or_else(|| "it ended".into(), |ended| ended.to_string()))
+            let how = ended.map_or_else(|| "it ended".into(), |ended| ended.to_string());
+            Look::Stopped(format!("{how}: somebody stopped it, or its engine ended"))
         }
         ContainerState::Paused => Look::NotYet("it is paused".into()),
         ContainerState::Removing | ContainerState::Dead => {
-            Look::Never("it is being removed".into())
+            Look::Stopped("it is being removed".into())
         }
     }
 }
@@ -573,7 +585,7 @@ mod tests {
         let mut steady = Steady::default();
         let mut words = |code, noted| match look_at(&restarting(code, noted), &mut steady) {
             Look::NotYet(why) => why,
-            Look::Done | Look::Never(_) => panic!("it is restarted"),
+            Look::Done | Look::Stopped(_) => panic!("it is restarted"),
         };
         assert!(words(137, false).starts_with("it exited with 137"));
         assert!(words(137, true).starts_with("it was killed at its memory limit"));
