@@ -6,7 +6,7 @@ use std::time::Duration;
 use plimsoll::cli;
 
 /// How long work that blocks a thread may hold up the end of the process.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let arguments = match cli::parse(std::env::args_os()) {

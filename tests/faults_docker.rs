@@ -22,8 +22,8 @@ use tokio::time::Instant;
 use engine::BrokenEngine;
 use engine_proxy::Fault;
 use harness::{
-    Controller, Engine, Fleet, Gate, Installation, Load, LowestServing, Output, Registry, app,
-    host, run, set, wait_until,
+    Controller, Engine, Fleet, Gate, Installation, Load, LoadOptions, LowestServing, Output,
+    Registry, app, host, run, set, wait_until,
 };
 use registry::{RegistryProxy, Trouble};
 use words::{apply, events, expect_words, let_users_come, said, status};
@@ -366,6 +366,47 @@ fn d8_a_version_that_is_never_healthy_is_rolled_back_and_held() {
     shop.deploy(&set(web(), "/image", "web:3"));
     assert!(shop.get("web").unwrap().text().contains("version=3"));
     assert!(shop.status().approvals.is_empty());
+}
+
+#[test]
+fn d9_a_version_that_dies_while_the_old_one_drains_gives_the_weight_back() {
+    let shop = Installation::new("d9");
+    let first = set(alone("web"), "/drain", "30s");
+    shop.deploy(&first);
+    let before = shop.containers();
+    // Requests that keep the old one from being drained.
+    let slow = LoadOptions {
+        path: "/slow?ms=8000".to_owned(),
+        timeout: Duration::from_secs(20),
+        users_of_each_kind: 1,
+        requests_per_second: 1,
+        ..shop.load_on("web")
+    };
+    let long = Load::start(slow);
+    wait_until(Duration::from_secs(10), "requests are on the old one", || {
+        long.so_far().requests > 0
+    });
+    let dying = set(set(first.clone(), "/image", "web:2"), "/env/EXIT_AFTER_MS", "3000");
+    shop.write_app(&set(dying, "/env/EXIT_CODE", "3"));
+    shop.repository.push("A version that dies after three seconds");
+    let mut controller = shop.start();
+    wait_until(Duration::from_secs(20), "the new one serves", || {
+        shop.get("web").is_ok_and(|answer| answer.text().contains("version=2"))
+    });
+    let begin = Instant::now();
+    controller.wait_for_status("it is rolled back", |status| {
+        status.app("production/web").health == "RolledBack"
+    });
+    assert!(begin.elapsed() < Duration::from_secs(12), "{:?}", begin.elapsed());
+    assert!(shop.get("web").unwrap().text().contains("version=1"));
+    expect_words(&events(&shop), &["didn't stay up", "restarted"]);
+    expect_words(&status(&shop), &["is held", "plimsoll approve"]);
+    controller.wait_for_status("the dead one is gone", |_| shop.containers() == before);
+    controller.stop();
+    let long = long.stop();
+    assert!(long.reset == 0 && long.timed_out == 0, "what was on the old one ended: {long:#?}");
+    shop.deploy(&set(first, "/image", "web:3"));
+    assert!(shop.get("web").unwrap().text().contains("version=3"));
 }
 
 #[test]

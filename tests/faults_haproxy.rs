@@ -473,3 +473,21 @@ fn h14_a_frozen_socket_is_a_timeout_and_no_step_counts_as_done() {
     wait_until(Duration::from_secs(10), "it serves", || shop.get("web").is_ok());
     shop.converge();
 }
+
+/// A look that waits for an answer held up the end once.
+#[test]
+fn c5_sigterm_while_haproxy_is_frozen_ends_at_once() {
+    let shop = Installation::new("c5-frozen");
+    shop.deploy(&web());
+    let mut controller = shop.start();
+    controller.wait_for_status("it has looked", |status| {
+        status.app("production/web").health == "Healthy"
+    });
+    let wire = Wire::before(&socket(&shop, "runtime.sock"));
+    wire.plan("", Break::Stall);
+    wait_until(Duration::from_secs(10), "a look waits for HAProxy", || wire.hits() > 0);
+    let took = controller.stop();
+    assert!(took < Duration::from_secs(3), "nothing was in progress, and it took {took:?}");
+    drop(wire);
+    shop.expect_nothing_to_do();
+}

@@ -85,6 +85,41 @@ async fn from_nothing_to_serving_and_back() {
     assert!(bed.proxy.version().await.unwrap().starts_with(|c: char| c.is_ascii_digit()));
 }
 
+/// A removal that was cut short leaves a server in one place only. Its way out begins with
+/// weight 0, which once was refused for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_only_the_file_or_only_the_process_has_can_be_taken_out() {
+    let (bed, _a) = serving().await;
+    let b = WebServer::start("b").await;
+    let (backend, name) = (backend(WEB), server(B));
+    let socket = bed.path("runtime.sock");
+
+    bed.join(WEB, B, b.address, 100).await;
+    ask(&socket, &format!("set server {WEB}/{B} state maint")).await;
+    wait_for("it is deleted", || async {
+        ask(&socket, &format!("del server {WEB}/{B}")).await.contains("deleted")
+    })
+    .await;
+    let refused = bed.proxy.set_weight(&backend, &name, 50).await.unwrap_err();
+    assert!(refused.to_string().contains("No such server."), "{refused}");
+    bed.proxy.set_weight(&backend, &name, 0).await.unwrap();
+    assert_eq!(bed.proxy.sessions(&backend, &name).await.unwrap(), 0);
+    bed.proxy.remove_server(&backend, &name).await.unwrap();
+
+    let add = format!("add server {WEB}/{B} {} weight 100 check", b.address);
+    ask(&socket, &add).await;
+    ask(&socket, &format!("enable server {WEB}/{B}")).await;
+    let refused = bed.proxy.set_weight(&backend, &name, 50).await.unwrap_err();
+    assert!(refused.to_string().contains("the file has no such server"), "{refused}");
+    bed.proxy.set_weight(&backend, &name, 0).await.unwrap();
+    let now = bed.proxy.server(&backend, &name).await.unwrap().unwrap();
+    assert_eq!(now.weight, 0);
+    bed.proxy.remove_server(&backend, &name).await.unwrap();
+    assert_eq!(bed.proxy.server(&backend, &name).await.unwrap(), None);
+    let ProxyFile::Ours(config) = bed.proxy.observe().await.unwrap().file else { panic!("ours") };
+    assert!(!config.servers[&backend].contains_key(&name));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_routed_by_host_and_path() {
     let bed = Bed::managed();

@@ -50,6 +50,13 @@ impl Executor {
                     .get(balancer)
                     .ok_or_else(|| Failure::UnknownPlace(format!("balancer {balancer}")))?;
                 let waiter = Waiter { executor: self, patience: Patience::new(deadline, cancel) };
+                if let Action::SetWeight { backend, .. } | Action::RemoveServer { backend, .. } =
+                    &step.action
+                {
+                    for need in &step.needs {
+                        waiter.still_up(proxy.as_ref(), backend, need).await?;
+                    }
+                }
                 on_balancer(step, proxy.as_ref(), &waiter).await
             }
         }
@@ -125,7 +132,9 @@ async fn on_balancer(step: &Step, proxy: &dyn Proxy, waiter: &Waiter<'_>) -> Res
         Action::SetWeight { backend, server, weight } => {
             Ok(proxy.set_weight(backend, server, *weight).await?)
         }
-        Action::WaitDrained { backend, server } => waiter.drained(proxy, backend, server).await,
+        Action::WaitDrained { backend, server } => {
+            waiter.drained(proxy, backend, server, &step.needs).await
+        }
         Action::RemoveServer { backend, server } => {
             Ok(proxy.remove_server(backend, server).await?)
         }

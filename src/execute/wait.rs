@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::docker::Engine;
 use crate::model::{
     AppId, BackendName, CheckState, Container, ContainerState, Ended, EngineHealth, Revision,
-    ServerName, Span, UrlPath, container_name,
+    RuntimeServer, ServerName, Span, UrlPath, container_name,
 };
-use crate::plan::Probe;
-use crate::proxy::{Proxy, probe};
+use crate::plan::{Need, Probe};
+use crate::proxy::{Proxy, ProxyError, probe};
 
 use super::{Executor, Failure};
 
@@ -43,6 +43,11 @@ const BETWEEN_LOOKS_AT_ENDS: Duration = Duration::from_millis(20);
 /// before a server that HAProxy finds up counts. One that lives for a moment only, again and
 /// again, passes a check of every 50 ms now and then.
 const SETTLED: Span = Span::from_secs(3);
+
+/// How long a server that came up is looked at before it counts. HAProxy calls it up after one
+/// check that passed, and what ends right after its start passes one now and then. Engines tell
+/// an end some tens of milliseconds late.
+const PROVEN: Duration = Duration::from_millis(100);
 
 /// How often a container is looked at behind a server that isn't up. Engines (Docker 20.10 is
 /// one) don't note every kill at the memory limit: only who sees several ends learns of it.
@@ -146,8 +151,11 @@ impl Waiter<'_> {
         let behind = (&backend.app, server, revision);
         let result = self
             .look_until(|| async {
-                let why = match proxy.server(backend, server).await?.map(|server| server.check) {
-                    Some(CheckState::Up) => return self.lasts(behind, &steady).await,
+                let check = proxy.server(backend, server).await?.map(|server| server.check);
+                let proven = lock(&steady).is_proven(check == Some(CheckState::Up));
+                let why = match check {
+                    Some(CheckState::Up) if proven => return self.lasts(behind, &steady).await,
+                    Some(CheckState::Up) => "it came up just now",
                     Some(CheckState::Unknown) => "it isn't checked yet",
                     Some(CheckState::Down) => "its health check fails",
                     None => "HAProxy doesn't know it",
@@ -160,39 +168,96 @@ impl Waiter<'_> {
             })
             .await?;
         let Err(why) = result else { return Ok(()) };
-        let behind = self.behind(behind, &steady).await;
+        let behind = self.behind(behind, &steady, BETWEEN_ENDS).await;
         let reason = format!("{server} didn't come up in {backend}: {why}{behind}");
         Err(Failure::Revision { revision, reason })
     }
 
-    /// Done where the container behind a server that is up hasn't ended since it was made, or
-    /// not for a while.
-    async fn lasts(
+    /// What a step needs that takes away what served before: a server in its place, which came up
+    /// and takes requests. Where that is down by now, or its container ended, the step isn't
+    /// done, and what served before serves on.
+    pub async fn still_up(
         &self,
-        (app, server, revision): Behind<'_>,
+        proxy: &dyn Proxy,
+        backend: &BackendName,
+        need: &Need,
+    ) -> Result<(), Failure> {
+        let steady = Mutex::new(Steady::default());
+        let result = self.look_until(|| self.look_at_need(proxy, backend, need, &steady)).await?;
+        result.map_err(|why| didnt_stay_up(backend, need, &why, ""))
+    }
+
+    async fn look_at_need(
+        &self,
+        proxy: &dyn Proxy,
+        backend: &BackendName,
+        need: &Need,
         steady: &Mutex<Steady>,
     ) -> Result<Look, Failure> {
-        let Some(engine) = self.executor.engines.get(&server.host) else { return Ok(Look::Done) };
+        let Need { server, revision } = need;
+        let behind = (&backend.app, server, *revision);
+        let gone = |cause: &str| ProxyError::Refused {
+            doing: format!("{server} is to serve in the place of another"),
+            answer: cause.to_owned(),
+        };
+        let Some(RuntimeServer { check, .. }) = proxy.server(backend, server).await? else {
+            return Err(gone("HAProxy doesn't know it").into());
+        };
+        if check == CheckState::Unknown {
+            return Ok(Look::NotYet("HAProxy isn't sure of it".into()));
+        }
+        let why = match (check, self.container(behind).await?) {
+            (CheckState::Up, None) => return Ok(Look::Done),
+            (_, Some(container)) if lock(steady).was_restarted(&container) => {
+                "it was restarted since".into()
+            }
+            (CheckState::Up, Some(container)) => match lasts(&container, steady) {
+                Look::NotYet(why) | Look::Never(why) if !container.runs() => why,
+                look => return Ok(look),
+            },
+            // Somebody removed it: that isn't the revision's fault.
+            (_, None) => return Err(gone("its container is gone").into()),
+            (_, Some(container)) => match look_at(&container, &mut lock(steady)) {
+                Look::Done => "its health check fails".into(),
+                Look::NotYet(why) | Look::Never(why) => why,
+            },
+        };
+        // What served before waits for its weight: the next end isn't waited for.
+        Err(didnt_stay_up(backend, need, &why, &self.behind(behind, steady, Duration::ZERO).await))
+    }
+
+    /// The container behind a server; none where its engine isn't known here, where it is gone,
+    /// or where a person renamed it: then HAProxy's word has to do.
+    async fn container(
+        &self,
+        (app, server, revision): Behind<'_>,
+    ) -> Result<Option<Container>, Failure> {
+        let Some(engine) = self.executor.engines.get(&server.host) else { return Ok(None) };
         let owner = &self.executor.owner;
         let name = container_name(&owner.installation, app, revision, server.slot);
-        // A person may have renamed it: then HAProxy's word has to do.
-        let Some(container) = engine.inspect(owner, &name).await? else { return Ok(Look::Done) };
-        let mut steady = lock(steady);
-        Ok(match look_at(&container, &mut steady) {
-            Look::Done if container.restarts == 0 => Look::Done,
-            Look::Done => steady.for_at_least(SETTLED),
-            look => look,
-        })
+        Ok(engine.inspect(owner, &name).await?)
+    }
+
+    /// As [`lasts`], of the container behind a server that is up.
+    async fn lasts(&self, behind: Behind<'_>, steady: &Mutex<Steady>) -> Result<Look, Failure> {
+        let container = self.container(behind).await?;
+        Ok(container.map_or(Look::Done, |container| lasts(&container, steady)))
     }
 
     /// What the engine says of the container behind a server that isn't up: one that ends again
-    /// and again is no more than a failed check to HAProxy.
-    async fn behind(&self, (app, server, revision): Behind<'_>, steady: &Mutex<Steady>) -> String {
+    /// and again is no more than a failed check to HAProxy. `patience`: how long its next end is
+    /// waited for, where it runs between two.
+    async fn behind(
+        &self,
+        (app, server, revision): Behind<'_>,
+        steady: &Mutex<Steady>,
+        patience: Duration,
+    ) -> String {
         let Some(engine) = self.executor.engines.get(&server.host) else { return String::new() };
         let owner = &self.executor.owner;
         let name = container_name(&owner.installation, app, revision, server.slot);
         let seen = async {
-            let end = Instant::now() + BETWEEN_ENDS;
+            let end = Instant::now() + patience;
             loop {
                 let container = engine.inspect(owner, &name).await.ok()?;
                 let between_ends = container
@@ -219,14 +284,30 @@ impl Waiter<'_> {
     }
 
     /// Until no worker has a session on the server. At the deadline what is left is cut off:
-    /// every drain ends, also where a request hangs for ever or a tunnel stays open.
+    /// every drain ends, also where a request hangs for ever or a tunnel stays open. It is given
+    /// up when what serves in its place goes down.
     pub async fn drained(
         &self,
         proxy: &dyn Proxy,
         backend: &BackendName,
         server: &ServerName,
+        needs: &[Need],
     ) -> Result<(), Failure> {
-        let result = self.look_until(|| look_at_sessions(proxy, backend, server)).await?;
+        let steady: Vec<_> = needs.iter().map(|_| Mutex::new(Steady::default())).collect();
+        let result = self
+            .look_until(|| async {
+                let look = look_at_sessions(proxy, backend, server).await?;
+                if let Look::NotYet(_) = &look {
+                    for (need, steady) in needs.iter().zip(&steady) {
+                        match self.look_at_need(proxy, backend, need, steady).await {
+                            Err(failure) if !failure.may_pass() => return Err(failure),
+                            _ => {}
+                        }
+                    }
+                }
+                Ok(look)
+            })
+            .await?;
         if let Err(why) = result {
             tracing::warn!(%server, "the drain ends at its deadline: {why}");
             proxy.cut_sessions(backend, server).await?;
@@ -294,6 +375,12 @@ impl Waiter<'_> {
     }
 }
 
+fn didnt_stay_up(backend: &BackendName, need: &Need, why: &str, more: &str) -> Failure {
+    let Need { server, revision } = need;
+    let reason = format!("{server} came up in {backend}, and didn't stay up: {why}{more}");
+    Failure::Revision { revision: *revision, reason }
+}
+
 /// Grows with the time that was waited: what takes long is found late by a small part of it.
 fn pause_after(waited: Duration) -> Duration {
     (waited / PAUSES_IN_A_WAIT).clamp(FIRST_PAUSE, LONGEST_PAUSE)
@@ -332,6 +419,9 @@ struct Steady {
     /// the code of a kill, will have been the same.
     out_of_memory: bool,
     looked: Option<Instant>,
+    restarts_at_first: Option<u32>,
+    /// Since when HAProxy finds it up without interruption, as far as was seen.
+    up: Option<Instant>,
 }
 
 /// The container behind a server: its app, the server, its revision.
@@ -348,6 +438,21 @@ impl Steady {
             Some(restarted) if *restarted != last => format!("{last}; {restarted}"),
             _ => last,
         }
+    }
+
+    /// True where it has been up for a moment by now.
+    fn is_proven(&mut self, up: bool) -> bool {
+        if !up {
+            self.up = None;
+            return false;
+        }
+        let now = Instant::now();
+        *self.up.get_or_insert(now) + PROVEN <= now
+    }
+
+    /// True where it ended since it was looked at first.
+    fn was_restarted(&mut self, container: &Container) -> bool {
+        *self.restarts_at_first.get_or_insert(container.restarts) < container.restarts
     }
 
     /// True from time to time, and not at once: most containers are up before.
@@ -372,6 +477,16 @@ impl Steady {
             Some(since) if since.elapsed() >= settle.duration() => Look::Done,
             _ => Look::NotYet(format!("it hasn't run for {settle} yet")),
         }
+    }
+}
+
+/// Done where a container hasn't ended since it was made, or not for a while.
+fn lasts(container: &Container, steady: &Mutex<Steady>) -> Look {
+    let mut steady = lock(steady);
+    match look_at(container, &mut steady) {
+        Look::Done if container.restarts == 0 => Look::Done,
+        Look::Done => steady.for_at_least(SETTLED),
+        look => look,
     }
 }
 

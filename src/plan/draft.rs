@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{AppId, Span};
+use crate::model::{AppId, BalancerName, Span};
 
-use super::{Action, Place, Step, StepId};
+use super::{Action, Need, Place, Step, StepId};
 
 /// Steps by id, in the order in which they were added.
 #[derive(Debug, Default)]
@@ -33,8 +33,8 @@ impl Draft {
         let owner = app.as_ref().map_or_else(|| "balancers".to_owned(), AppId::to_string);
         let id = StepId(format!("{owner}/{place}/{}/{object}", action.kind()));
         let position = *self.index.entry(id.clone()).or_insert_with(|| {
-            let after = Vec::new();
-            self.steps.push(Step { id: id.clone(), app, place, after, summary, deadline, action });
+            let (id, after, needs) = (id.clone(), Vec::new(), Vec::new());
+            self.steps.push(Step { id, app, place, after, needs, summary, deadline, action });
             self.steps.len() - 1
         });
         self.wait(position, after);
@@ -45,6 +45,15 @@ impl Draft {
     pub fn also_after(&mut self, id: &StepId, after: impl IntoIterator<Item = StepId>) {
         if let Some(position) = self.index.get(id) {
             self.wait(*position, after);
+        }
+    }
+
+    /// Lets a step at one of these balancers begin only while those servers are up.
+    pub fn needs(&mut self, id: &StepId, at: &BTreeSet<&BalancerName>, needs: &BTreeSet<Need>) {
+        let Some(step) = self.index.get(id).and_then(|at| self.steps.get_mut(*at)) else { return };
+        if matches!(&step.place, Place::Balancer(balancer) if at.contains(balancer)) {
+            let all: BTreeSet<Need> = step.needs.drain(..).chain(needs.iter().cloned()).collect();
+            step.needs = all.into_iter().collect();
         }
     }
 

@@ -144,6 +144,7 @@ mod tests {
                 app: None,
                 place: Place::Host("alpha".parse().unwrap()),
                 after: after.iter().map(|id| StepId((*id).into())).collect(),
+                needs: Vec::new(),
                 summary: value.to_string(),
                 deadline: Span::from_secs(1),
                 action: Action::Start { name: (*id).into() },

@@ -49,9 +49,10 @@ impl Rolling<'_, '_> {
                     });
                 let stop = self.stop(work.app, host, container, grace, out.gone);
                 self.remove(work.app, host, container, vec![stop.clone()]);
+                let at_balancers = out.steps;
                 let silent = if out.silent.is_empty() { vec![stop.clone()] } else { out.silent };
                 let out = if self.stops_first(work) { vec![stop] } else { silent.clone() };
-                Leaving { silent, out }
+                Leaving { silent, out, at_balancers }
             })
             .collect()
     }
@@ -72,9 +73,9 @@ impl Rolling<'_, '_> {
     ) -> Out {
         let name = container.birth.server_name(host);
         let drain = work.target.as_ref().map_or(Span::from_secs(30), |target| target.app.drain);
-        let mut out = Out { silent: Vec::new(), gone: after.to_vec() };
+        let mut out = Out { gone: after.to_vec(), ..Out::default() };
         for (balancer, backend, seat) in Self::seats_of(work, &name) {
-            let (silent, gone) = self.take_out_of(
+            let here = self.take_out_of(
                 work.app,
                 &balancer,
                 &backend,
@@ -83,14 +84,14 @@ impl Rolling<'_, '_> {
                 runs.then_some(drain),
                 after,
             );
-            out.silent.extend(silent);
-            out.gone.push(gone);
+            out.silent.extend(here.silent);
+            out.steps.extend(here.steps);
+            out.gone.extend(here.gone);
         }
         out
     }
 
-    /// Weight 0, wait until it is drained (where `drain` says so), remove. Returns the step
-    /// after which it takes no requests, and the last one.
+    /// Weight 0, wait until it is drained (where `drain` says so), remove.
     #[allow(clippy::too_many_arguments, reason = "each is one word of one sentence")]
     fn take_out_of(
         &mut self,
@@ -101,14 +102,15 @@ impl Rolling<'_, '_> {
         seat: Seat,
         drain: Option<Span>,
         after: &[StepId],
-    ) -> (Vec<StepId>, StepId) {
+    ) -> Out {
         let mut before = self.first_at(balancer);
         before.extend(after.iter().cloned());
-        let mut silent = Vec::new();
+        let mut out = Out::default();
         if !seat.has_weight(0, self.runs(balancer)) {
             let step = self.weight_step(app, balancer, backend, name, Some(seat.weight()), 0);
             let id = self.draft.add(step, before.clone());
-            silent.push(id.clone());
+            out.silent.push(id.clone());
+            out.steps.push(id.clone());
             before = vec![id];
         }
         if let Some(drain) = drain {
@@ -121,9 +123,10 @@ impl Rolling<'_, '_> {
                 summary: format!("wait until no request is on {name}, at most {drain}"),
             };
             let id = self.draft.add(step, before);
-            if silent.is_empty() {
-                silent.push(id.clone());
+            if out.silent.is_empty() {
+                out.silent.push(id.clone());
             }
+            out.steps.push(id.clone());
             before = vec![id];
         }
         let step = NewStep {
@@ -134,7 +137,10 @@ impl Rolling<'_, '_> {
             deadline: QUICK,
             summary: format!("remove server {name} from {backend}"),
         };
-        (silent, self.draft.add(step, before))
+        let id = self.draft.add(step, before);
+        out.steps.push(id.clone());
+        out.gone.push(id);
+        out
     }
 
     fn stop(
@@ -219,10 +225,16 @@ pub(super) struct Leaving {
     pub silent: Vec<StepId>,
     /// After these another may take its place.
     pub out: Vec<StepId>,
+    /// Those that take it out of the balancers: until they are done it can be given back its
+    /// weight at once.
+    pub at_balancers: Vec<StepId>,
 }
 
 /// The steps of a container's way out of the balancers.
+#[derive(Default)]
 struct Out {
+    /// All of them.
+    steps: Vec<StepId>,
     /// After these it takes no new requests.
     silent: Vec<StepId>,
     /// After these no balancer knows it.

@@ -7,7 +7,7 @@
 //! the j-th leaving one may be taken out once `n - u - k - (m - j - 1)` new ones serve, so that
 //! never fewer than `n - u` do. [`super::pace`] adds what the hosts owe each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::model::{
@@ -20,7 +20,7 @@ use super::draft::{Draft, NewStep};
 use super::fleet::{Fleet, Seat};
 use super::leaving::Leaving;
 use super::survey::{HostWork, Target, Unit, Work, routed_balancers, seat};
-use super::{Action, Input, Place, Probe, StepId, pace};
+use super::{Action, Input, Need, Place, Probe, StepId, pace};
 
 /// Deadlines of what no manifest gives a time for. They cover one engine or runtime call, which
 /// takes milliseconds, on a machine that is very busy.
@@ -74,7 +74,7 @@ impl Rolling<'_, '_> {
                 let ups = self.write_fresh(work, target, host, host_work, outs_here);
                 raised.ups.insert((*host).clone(), ups);
             }
-            self.gate_leaving(&gates.unwrap_or_default(), &raised, &outs);
+            self.gate_leaving(work, target, &gates.unwrap_or_default(), &raised, &outs);
             self.mend_weights(work, target, &raised);
             self.set_routes(work, target, &raised);
         }
@@ -272,19 +272,31 @@ impl Rolling<'_, '_> {
 
     // ---- what binds both ----
 
-    /// Lets what leaves wait for what comes up in its place.
+    /// Lets what leaves wait for what comes up in its place, and stay where that doesn't last.
     fn gate_leaving(
         &mut self,
+        work: &Work<'_>,
+        target: &Target<'_>,
         gates: &pace::Gates<'_>,
         raised: &Raised,
         outs: &BTreeMap<&HostName, Vec<Leaving>>,
     ) {
+        let routed = routed_balancers(&target.app);
         for (host, leaving) in outs {
             for (leaving, gate) in leaving.iter().zip(gates.get(host).into_iter().flatten()) {
                 let ups = gate.iter().filter_map(|(host, i)| raised.ups.get(*host)?.get(*i));
-                let gate: Vec<StepId> = ups.flatten().cloned().collect();
+                let ups: Vec<StepId> = ups.flatten().cloned().collect();
                 for step in &leaving.silent {
-                    self.draft.also_after(step, gate.clone());
+                    self.draft.also_after(step, ups.clone());
+                }
+                let in_its_place = gate.iter().filter_map(|(host, i)| {
+                    let of = work.hosts.get(host).filter(|of| of.weight > 0)?;
+                    let (server, _) = of.fresh.get(*i)?.server.as_ref()?;
+                    Some(Need { server: server.clone(), revision: target.revision })
+                });
+                let needs: BTreeSet<Need> = in_its_place.collect();
+                for step in &leaving.at_balancers {
+                    self.draft.needs(step, &routed, &needs);
                 }
             }
         }

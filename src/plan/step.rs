@@ -77,12 +77,24 @@ pub struct Step {
     pub place: Place,
     /// The steps that must be done before.
     pub after: Vec<StepId>,
+    /// What must still be up in its backend when it begins: it serves in the place of what the
+    /// step takes away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Need>,
     /// One line for people.
     pub summary: String,
     /// How long it may take.
     pub deadline: Span,
     #[serde(flatten)]
     pub action: Action,
+}
+
+/// A server that came up in the place of another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Need {
+    pub server: ServerName,
+    pub revision: Revision,
 }
 
 /// Where a step acts.

@@ -223,12 +223,16 @@ impl HaproxyProxy {
         let [weighed, made_ready, servers] = &answers[..] else {
             return Err(refused("fewer answers than commands"));
         };
+        let now = self.server_in(servers, path, doing)?;
+        if now.is_none() && weight == 0 {
+            return Ok(());
+        }
         for (command, answer) in commands.iter().zip([weighed, made_ready]) {
             if !command.is_done(answer.trim()) {
                 return Err(refused(answer.trim()));
             }
         }
-        match self.server_in(servers, path, doing)? {
+        match now {
             Some(now) if now.weight == weight && now.admin == AdminState::Ready => Ok(()),
             Some(now) => Err(refused(&format!(
                 "the server has the weight {} and is {:?}",
@@ -443,7 +447,12 @@ impl Proxy for HaproxyProxy {
         let old = self.our_file(doing).await?;
         let mut new = old.clone();
         let entry = new.servers.get_mut(backend).and_then(|servers| servers.get_mut(name));
-        let Some(server) = entry else { return Err(refused("the file has no such server")) };
+        let Some(server) = entry else {
+            return match weight {
+                0 => self.weigh(path, weight, doing).await,
+                _ => Err(refused("the file has no such server")),
+            };
+        };
         let goes_up = weight > server.weight;
         server.weight = weight;
         if !goes_up {

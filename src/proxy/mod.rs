@@ -108,7 +108,8 @@ pub trait Proxy: Send + Sync {
     ) -> Result<(), ProxyError>;
 
     /// Absolute weight, 0 to 256, and ready for traffic where it was drained by a person. A
-    /// lower weight goes into the file first, a higher one last.
+    /// lower weight goes into the file first, a higher one last. Where the file or the process
+    /// doesn't have the server, as after a removal that was cut short, 0 is done there.
     async fn set_weight(
         &self,
         backend: &BackendName,

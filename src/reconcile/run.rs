@@ -28,8 +28,9 @@ const RESYNC: Duration = Duration::from_secs(2);
 /// Wakes that come within this time make one look.
 const COALESCE: Duration = Duration::from_millis(30);
 
-/// How long steps in progress may take to finish when the loop is told to end.
-const LAST_STEPS: Duration = Duration::from_secs(10);
+/// How long steps in progress may take to finish when the loop is told to end. The process has
+/// ten seconds in all, and closes its store after this.
+const LAST_STEPS: Duration = Duration::from_secs(8);
 
 /// Steps that are executed together, for the apps that they concern.
 struct Flight {
@@ -96,10 +97,12 @@ impl Controller {
             last_trouble: None,
         };
         while !shutdown.is_cancelled() {
-            // While somebody applies by hand, the loop pauses.
-            let open = self.gate.clone().read_owned().await;
-            turning.turn().await;
-            drop(open);
+            tokio::select! {
+                biased;
+                // A look may wait for a host that hangs; nothing of it is worth waiting for.
+                () = shutdown.cancelled() => break,
+                () = turning.turn_when_open() => {}
+            }
             turning.rest(&shutdown).await;
         }
         turning.end().await;
@@ -122,6 +125,12 @@ impl Controller {
 }
 
 impl Loop {
+    /// A turn. While somebody applies by hand, the loop pauses.
+    async fn turn_when_open(&mut self) {
+        let _open = self.controller.gate.clone().read_owned().await;
+        self.turn().await;
+    }
+
     /// Asks the remote if it is time, looks, and begins what can be begun.
     async fn turn(&mut self) {
         if Instant::now() >= self.next_fetch && self.fetching.is_none() {

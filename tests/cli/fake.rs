@@ -102,6 +102,7 @@ pub fn plan() -> Plan {
             app: Some(web()),
             place: Place::Host(alpha()),
             after: Vec::new(),
+            needs: Vec::new(),
             summary: "start shop.production.web.0da2c80abe80.0".into(),
             deadline: Span::from_secs(60),
             action: Action::Start { name: "shop.production.web.0da2c80abe80.0".into() },
@@ -111,6 +112,7 @@ pub fn plan() -> Plan {
             app: Some(web()),
             place: Place::Balancer(BalancerName::new("edge").unwrap()),
             after: vec![StepId("production/web/start/alpha/0".into())],
+            needs: Vec::new(),
             summary: "weight 100 for alpha:f753afc24d79:3f2a91bc-0".into(),
             deadline: Span::from_secs(10),
             action: Action::SetWeight {
@@ -124,6 +126,7 @@ pub fn plan() -> Plan {
             app: None,
             place: Place::Balancer(BalancerName::new("edge").unwrap()),
             after: Vec::new(),
+            needs: Vec::new(),
             summary: "set 1 route".into(),
             deadline: Span::from_secs(10),
             action: Action::SetRoutes {

@@ -2,10 +2,10 @@
 //! every other test.
 
 use plimsoll::check::{Promise, findings};
-use plimsoll::model::{AppId, ContainerId, View};
-use plimsoll::plan::{Action, Place, Plan};
+use plimsoll::model::{AppId, CheckState, ContainerId, ProxyProcess, View};
+use plimsoll::plan::{Action, Place, Plan, Step};
 
-use crate::world::{Order, World, read};
+use crate::world::{Order, Refusal, World, read};
 
 const FLEET: &str = include_str!("../golden/plan/fleet.yaml");
 
@@ -32,6 +32,43 @@ fn is(kind: &'static str) -> impl Fn(&Action) -> bool {
 
 fn position(plan: &Plan, which: impl Fn(&Action) -> bool) -> usize {
     plan.steps.iter().position(|step| which(&step.action)).expect("such a step")
+}
+
+#[test]
+fn what_is_taken_away_needs_what_came_in_its_place() {
+    let mut world = updating();
+    let plan = world.plan();
+    for kind in ["setWeight", "waitDrained", "removeServer"] {
+        for host in ["alpha", "beta"] {
+            let of_host = |step: &&Step| match &step.action {
+                Action::SetWeight { server, weight: 0, .. }
+                | Action::WaitDrained { server, .. }
+                | Action::RemoveServer { server, .. } => server.host.as_str() == host,
+                _ => false,
+            };
+            let steps = plan.steps.iter().filter(|step| step.action.kind() == kind).filter(of_host);
+            // The second of a host needs more of those that came than the first.
+            let needed: Vec<usize> = steps.map(|step| step.needs.len()).collect();
+            assert!(
+                needed.len() == 2 && needed[0] >= 1 && needed[1] > needed[0],
+                "{kind}: {needed:?}"
+            );
+        }
+    }
+    // With the new ones down again nothing more is taken away.
+    let first = position(&plan, is("removeServer"));
+    for step in &plan.steps[..first] {
+        world.act(step).unwrap();
+    }
+    let down = plan.steps[first].needs[0].server.clone();
+    let state = world.balancers.values_mut().next().unwrap();
+    let ProxyProcess::Up(runtime) = &mut state.process else { panic!("it runs") };
+    for servers in std::sync::Arc::make_mut(runtime).servers.values_mut() {
+        if let Some(server) = servers.get_mut(&down) {
+            server.check = CheckState::Down;
+        }
+    }
+    assert!(matches!(world.act(&plan.steps[first]), Err(Refusal::Revision(_))));
 }
 
 /// Breaks a sound plan, and sees that this promise, and no other, is found broken.

@@ -8,7 +8,7 @@ use plimsoll::model::{
     ContainerState, EngineHealth, HostName, NewContainer, ProxyConfig, ProxyFile, ProxyProcess,
     ProxyRuntime, ProxyStructure, Revision, RouteKey, RuntimeServer, Server, ServerName, Sha256,
 };
-use plimsoll::plan::{Action, Place, Step};
+use plimsoll::plan::{Action, Need, Place, Step};
 
 use super::World;
 
@@ -171,6 +171,18 @@ impl World {
     // ---- balancers ----
 
     fn act_on_balancer(&mut self, step: &Step, name: &BalancerName) -> Result<(), Refusal> {
+        if let Action::SetWeight { backend, .. } | Action::RemoveServer { backend, .. } =
+            &step.action
+        {
+            let (_, runtime) = self.sides(step, name);
+            for Need { server, revision } in &step.needs {
+                match runtime.servers.get(backend).and_then(|all| all.get(server)) {
+                    Some(server) if server.check == CheckState::Up => {}
+                    Some(_) => return Err(Refusal::Revision(*revision)),
+                    None => return Err(Refusal::Passing),
+                }
+            }
+        }
         if let Action::Restructure { structure } = &step.action {
             self.restructure(name, structure);
             return Ok(());
