@@ -243,6 +243,11 @@ fn at_name(world: &mut World, wanted: &NewContainer, name: &str) -> Name {
 fn create(world: &mut World, new: &NewContainer, reply: Reply<ContainerId>) {
     let NewContainer { birth, spec, host, publish } = new;
     let name = birth.container_name();
+    let image = birth.pin.reference.to_string();
+    if !world.machine(host).images.contains(&birth.pin.engine_name()) {
+        let cause = format!("it isn't on the host: No such image: {image}");
+        return reply.send(Err(EngineError::ImageMissing { image, cause }));
+    }
     match at_name(world, new, &name) {
         Name::There(id) => return reply.send(Ok(id)),
         Name::Refused(error) => return reply.send(Err(error)),
@@ -252,13 +257,7 @@ fn create(world: &mut World, new: &NewContainer, reply: Reply<ContainerId>) {
         }
         Name::Free => {}
     }
-    let machine = world.machine(host);
-    let image = birth.pin.reference.to_string();
-    if !machine.images.contains(&birth.pin.engine_name()) {
-        let cause = format!("it isn't on the host: No such image: {image}");
-        return reply.send(Err(EngineError::ImageMissing { image, cause }));
-    }
-    if machine.is_full {
+    if world.machine(host).is_full {
         let (doing, cause) = (format!("create {name}"), "no space left on device".into());
         return reply.send(Err(EngineError::Transient { doing, cause }));
     }
