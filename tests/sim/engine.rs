@@ -285,7 +285,8 @@ fn start(world: &mut World, host: &HostName, owner: &Owner, name: &str, reply: R
     };
     let (id, port, nature, doing) =
         (unit.id.clone(), unit.port, unit.nature, format!("start {}", unit.name));
-    if unit.runs() {
+    // To the engine one that waits for its restart runs, and goes on waiting.
+    if unit.runs() || matches!(unit.state, ContainerState::Restarting { .. }) {
         return reply.send(Ok(()));
     }
     if nature == Nature::Refused {
@@ -297,7 +298,12 @@ fn start(world: &mut World, host: &HostName, owner: &Owner, name: &str, reply: R
         return reply.send(Err(EngineError::Refused { doing, cause }));
     }
     match (world.launch(host, &id), port) {
-        (Ok(()), _) => reply.send(Ok(())),
+        (Ok(()), _) => {
+            if let Some(unit) = world.unit(host, &id) {
+                unit.restarts = 0;
+            }
+            reply.send(Ok(()));
+        }
         (Err(cause), Some(port)) => {
             world.mark(Mark::PortTaken);
             reply.send(Err(EngineError::PortTaken { port, cause }));
