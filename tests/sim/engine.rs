@@ -306,6 +306,12 @@ fn start(world: &mut World, host: &HostName, owner: &Owner, name: &str, reply: R
         }
         (Err(cause), Some(port)) => {
             world.mark(Mark::PortTaken);
+            // The engine's own code for a start that failed.
+            if let Some(Unit { state: ContainerState::Exited { code: code @ 0, .. }, .. }) =
+                world.unit(host, &id)
+            {
+                *code = 128;
+            }
             reply.send(Err(EngineError::PortTaken { port, cause }));
         }
         (Err(cause), None) => reply.send(Err(EngineError::Transient { doing, cause })),

@@ -145,12 +145,9 @@ impl Machine {
 }
 
 impl Unit {
-    /// The engine publishes its port.
+    /// The engine publishes its port: not that of one that waits for its restart.
     fn has_port(&self) -> bool {
-        matches!(
-            self.state,
-            ContainerState::Running | ContainerState::Paused | ContainerState::Restarting { .. }
-        )
+        matches!(self.state, ContainerState::Running | ContainerState::Paused)
     }
 
     pub fn runs(&self) -> bool {
@@ -327,10 +324,18 @@ impl World {
             let waits = world.unit(&host, &id).is_some_and(|unit| {
                 unit.start == start && matches!(unit.state, ContainerState::Restarting { .. })
             });
-            if waits && world.machine(&host).up {
-                let _ = world.launch(&host, &id);
+            if waits && world.machine(&host).up && world.launch(&host, &id).is_err() {
+                world.give_up(&host, &id, code);
             }
         });
+    }
+
+    /// A restart that fails is the last: it has ended as it ended before.
+    fn give_up(&mut self, host: &HostName, id: &ContainerId, code: i64) {
+        let Some(unit) = self.unit(host, id) else { return };
+        unit.state = ContainerState::Exited { code, out_of_memory: code == 137 };
+        self.machine(host).stir(id);
+        self.touch();
     }
 
     /// Its program dies as if it had been killed.
