@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use plimsoll::docker::{Engine, EngineError, Engines, ImageInfo, LogLine, Stir};
 use plimsoll::model::{
-    Birth, Container, ContainerId, ContainerState, Host, HostName, HostState, ImageContent,
+    Birth, Container, ContainerId, ContainerState, Ended, Host, HostName, HostState, ImageContent,
     ImageRef, NewContainer, Owner, Pin, SecretName, Sha256, Span,
 };
 use secrecy::SecretString;
@@ -318,7 +318,13 @@ fn start(world: &mut World, host: &HostName, owner: &Owner, name: &str, reply: R
     }
 }
 
-fn stop(world: &mut World, host: &HostName, owner: &Owner, id: &ContainerId, reply: Reply<()>) {
+fn stop(
+    world: &mut World,
+    host: &HostName,
+    owner: &Owner,
+    (id, grace): (&ContainerId, Span),
+    reply: Reply<()>,
+) {
     let unit = match find(world.machine(host), owner, &id.0) {
         Ok(Some(unit)) => unit,
         Ok(None) => return reply.send(Ok(())),
@@ -331,15 +337,21 @@ fn stop(world: &mut World, host: &HostName, owner: &Owner, id: &ContainerId, rep
     if !alive {
         return reply.send(Ok(()));
     }
+    let (is_deaf, state) = (unit.nature == Nature::Deaf, unit.state.clone());
     let mut audit = std::mem::take(&mut world.audit);
     audit.before_stop(world, host, id);
     world.audit = audit;
-    // The program ends what it has begun.
+    // The program ends what it has begun. The engine counts whole seconds of grace.
     let ends = world.chance(20, 200);
+    let (ends, code) = match state {
+        ContainerState::Restarting { ended: Some(Ended { code, .. }) } => (ends, code),
+        _ if is_deaf => (Duration::from_secs(grace.as_millis().div_ceil(1000)), 137),
+        _ => (ends, 0),
+    };
     let (host, id) = (host.clone(), id.clone());
     world.after(ends, move |world| {
         if world.machine(&host).up {
-            world.halt(&host, &id, 0);
+            world.halt(&host, &id, code);
             world.tell(|| format!("{host} stopped {}", id.short()));
         }
         if world.machine(&host).responds() {
@@ -528,11 +540,11 @@ impl Engine for SimEngine {
         self.twice(Call::Start, doing, (20, 120), act).await
     }
 
-    async fn stop(&self, owner: &Owner, id: &ContainerId, _: Span) -> Result<(), EngineError> {
+    async fn stop(&self, owner: &Owner, id: &ContainerId, grace: Span) -> Result<(), EngineError> {
         let doing = format!("stop {}", id.short());
         let (host, owner, id) = (self.host.clone(), owner.clone(), id.clone());
         let act = move |world: &mut World, reply: Reply<()>| {
-            stop(world, &host, &owner, &id, reply);
+            stop(world, &host, &owner, (&id, grace), reply);
         };
         self.twice(Call::Stop, doing, (2, 10), act).await
     }

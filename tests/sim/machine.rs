@@ -31,6 +31,8 @@ pub enum Nature {
     Unpullable,
     /// Whoever starts it is refused for good.
     Refused,
+    /// It answers, and doesn't end when it is told to.
+    Deaf,
 }
 
 impl Nature {
@@ -42,13 +44,14 @@ impl Nature {
             Some("late") => Self::Late,
             Some("nopull") => Self::Unpullable,
             Some("refused") => Self::Refused,
+            Some("deaf") => Self::Deaf,
             _ => Self::Good,
         }
     }
 
     /// A rollout to it succeeds.
     pub fn works(self) -> bool {
-        matches!(self, Self::Good | Self::Slow)
+        matches!(self, Self::Good | Self::Slow | Self::Deaf)
     }
 }
 
@@ -234,9 +237,11 @@ impl World {
         machine.stir(id);
         self.touch();
         let ready = match nature {
-            Nature::Good | Nature::Late | Nature::Unpullable | Nature::Refused => {
-                Some(self.chance(50, 400))
-            }
+            Nature::Good
+            | Nature::Deaf
+            | Nature::Late
+            | Nature::Unpullable
+            | Nature::Refused => Some(self.chance(50, 400)),
             Nature::Slow => Some(self.chance(1500, 3000)),
             Nature::Sick | Nature::Crashing => None,
         };
