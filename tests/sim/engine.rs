@@ -558,11 +558,11 @@ impl Engine for SimEngine {
         self.twice(Call::Remove, doing, (2, 10), act).await
     }
 
-    async fn events(&self, _owner: &Owner) -> Result<BoxStream<'static, Stir>, EngineError> {
+    async fn events(&self, owner: &Owner) -> Result<BoxStream<'static, Stir>, EngineError> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let host = self.host.clone();
+        let (host, installation) = (self.host.clone(), owner.installation.clone());
         self.call(Call::Events, "listen".into(), (1, 3), move |world, reply| {
-            world.machine(&host).listeners.push(sender);
+            world.machine(&host).listeners.push((installation, sender));
             reply.send(Ok(()));
         })
         .await?;

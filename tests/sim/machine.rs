@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use plimsoll::docker::Stir;
 use plimsoll::model::{
-    Birth, ContainerId, ContainerState, Ended, EngineHealth, HostName, Owner, Sha256,
+    Birth, ContainerId, ContainerState, Ended, EngineHealth, HostName, InstallationName, Owner,
+    Sha256, label,
 };
 use tokio::sync::mpsc;
 
@@ -94,7 +95,8 @@ pub struct Machine {
     pub is_full: bool,
     /// Events are lost.
     pub is_mute: bool,
-    pub listeners: Vec<mpsc::UnboundedSender<Stir>>,
+    /// Each hears of the containers of one installation.
+    pub listeners: Vec<(InstallationName, mpsc::UnboundedSender<Stir>)>,
     /// What others have here, as it was made.
     pub foreign: BTreeMap<ContainerId, String>,
 }
@@ -143,7 +145,12 @@ impl Machine {
         if self.is_mute || !self.engine {
             return;
         }
-        self.listeners.retain(|to| to.send(Stir::Container(id.clone())).is_ok());
+        let labels = self.units.get(id).map(|unit| &unit.labels);
+        let installation = labels.and_then(|labels| labels.get(&label("installation")));
+        self.listeners.retain(|(name, to)| {
+            let concerns = installation.is_some_and(|of| *of == name.as_str());
+            !concerns || to.send(Stir::Container(id.clone())).is_ok()
+        });
     }
 }
 
