@@ -197,6 +197,10 @@ fn list(machine: &Machine, owner: &Owner) -> HostState {
     state
 }
 
+fn gone(id_or_name: &str) -> EngineError {
+    EngineError::NotOurs { id: ContainerId(id_or_name.to_owned()), cause: "it is gone".into() }
+}
+
 fn foreign(unit: &Unit, owner: &Owner) -> EngineError {
     let Owner { installation, uid } = owner;
     let cause = format!("its labels don't name the installation {installation} {uid}");
@@ -274,13 +278,9 @@ fn create(world: &mut World, new: &NewContainer, reply: Reply<ContainerId>) {
 }
 
 fn start(world: &mut World, host: &HostName, owner: &Owner, name: &str, reply: Reply<()>) {
-    let gone = || EngineError::NotOurs {
-        id: ContainerId(name.to_owned()),
-        cause: "it is gone".into(),
-    };
     let unit = match find(world.machine(host), owner, name) {
         Ok(Some(unit)) => unit,
-        Ok(None) => return reply.send(Err(gone())),
+        Ok(None) => return reply.send(Err(gone(name))),
         Err(error) => return reply.send(Err(error)),
     };
     let (id, port, nature, doing) =
@@ -571,16 +571,40 @@ impl Engine for SimEngine {
 
     async fn logs(
         &self,
-        _owner: &Owner,
-        _id: &ContainerId,
-        _tail: Option<u32>,
-        _follow: bool,
+        owner: &Owner,
+        id: &ContainerId,
+        tail: Option<u32>,
+        follow: bool,
     ) -> Result<BoxStream<'static, Result<LogLine, EngineError>>, EngineError> {
-        let line = LogLine { is_error: true, text: "simulated".into() };
-        Ok(futures_util::stream::iter([Ok(line)]).boxed())
+        let doing = format!("read the output of {}", id.short());
+        let (host, owner, wanted) = (self.host.clone(), owner.clone(), id.clone());
+        let act = move |world: &mut World, reply: Reply<(usize, u32)>| {
+            reply.send(match find(world.machine(&host), &owner, &wanted.0) {
+                Ok(Some(unit)) => Ok((unit.begun, unit.start)),
+                Ok(None) => Err(gone(&wanted.0)),
+                Err(error) => Err(error),
+            });
+        };
+        let (begun, start) = self.send(Fate::default(), &doing, (1, 3), act).await?;
+        let count = tail.map_or(begun, |tail| begun.min(tail as usize));
+        let line = Ok(LogLine { is_error: true, text: "begun".into() });
+        let said = futures_util::stream::iter(vec![line; count]);
+        let (sim, host, id) = (self.caller.sim.clone(), self.host.clone(), id.clone());
+        let runs = move || {
+            let same = |unit: &mut Unit| unit.start == start && unit.runs();
+            sim.with(|world| world.unit(&host, &id).is_some_and(same))
+        };
+        let until_it_ends = async move {
+            while follow && runs() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let end = futures_util::stream::once(until_it_ends).filter_map(async |()| None);
+        Ok(said.chain(end).boxed())
     }
 
     async fn version(&self) -> Result<String, EngineError> {
-        Ok("simulated".into())
+        let answer = |_: &mut World, reply: Reply<String>| reply.send(Ok("simulated".into()));
+        self.send(Fate::default(), "ask for the version", (1, 3), answer).await
     }
 }

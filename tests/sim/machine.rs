@@ -77,6 +77,8 @@ pub struct Unit {
     pub stopped: bool,
     /// Counts its starts: what was to happen to an earlier one doesn't.
     pub start: u32,
+    /// How often its program said that it has begun, which is all that programs say.
+    pub begun: usize,
 }
 
 /// One host with its engine.
@@ -199,6 +201,7 @@ impl World {
             answers: false,
             stopped: false,
             start: 0,
+            begun: 0,
         };
         let machine = self.machine(host);
         machine.units.insert(id.clone(), unit);
@@ -240,6 +243,7 @@ impl World {
         unit.health = unit.checked_every.map(|_| EngineHealth::Starting);
         unit.stopped = false;
         unit.start += 1;
+        unit.begun += 1;
         let (start, nature, checked_every) = (unit.start, unit.nature, unit.checked_every);
         machine.stir(id);
         self.touch();
