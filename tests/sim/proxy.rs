@@ -316,6 +316,26 @@ impl SimProxy {
         }
     }
 
+    /// Gives a server of the process a weight. One that isn't there has none.
+    async fn weigh(
+        &self,
+        backend: &BackendName,
+        name: &ServerName,
+        weight: u16,
+        doing: &str,
+    ) -> Result<(), ProxyError> {
+        self.tell(Call::Runtime, doing, |world| {
+            let mut audit = std::mem::take(&mut world.audit);
+            audit.before_weight(world, &self.name, backend, name, weight);
+            world.audit = audit;
+            match world.weigh(&self.name, backend, name, weight) || weight == 0 {
+                true => Ok(()),
+                false => Err(self.refused(doing, "No such server.")),
+            }
+        })
+        .await
+    }
+
     async fn try_remove(
         &self,
         backend: &BackendName,
@@ -470,23 +490,17 @@ impl Proxy for SimProxy {
         let mut new = old.clone();
         let entry = new.servers.get_mut(backend).and_then(|servers| servers.get_mut(name));
         let Some(server) = entry else {
-            return Err(self.refused(doing, "the file has no such server"));
+            return match weight {
+                0 => self.weigh(backend, name, weight, doing).await,
+                _ => Err(self.refused(doing, "the file has no such server")),
+            };
         };
         let goes_up = weight > server.weight;
         server.weight = weight;
         if !goes_up {
             self.save(&old, &new).await?;
         }
-        self.tell(Call::Runtime, doing, |world| {
-            let mut audit = std::mem::take(&mut world.audit);
-            audit.before_weight(world, &self.name, backend, name, weight);
-            world.audit = audit;
-            match world.weigh(&self.name, backend, name, weight) {
-                true => Ok(()),
-                false => Err(self.refused(doing, "No such server.")),
-            }
-        })
-        .await?;
+        self.weigh(backend, name, weight, doing).await?;
         if goes_up { self.save(&old, &new).await } else { Ok(()) }
     }
 
