@@ -181,6 +181,9 @@ impl SimProxy {
         if old == new {
             return Ok(());
         }
+        if old.routes != new.routes {
+            lint(new, &render(new, &places())?, &places())?;
+        }
         self.ask(Call::File, "write the file", |world| {
             world.balancer(&self.name).file = File::Whole(Arc::new(new.clone()));
             world.audit.file_written(&self.name);
