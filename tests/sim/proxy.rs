@@ -200,8 +200,9 @@ impl SimProxy {
             checks.worker = Some(worker);
             checks.inherited = std::mem::take(&mut checks.up);
         }
+        // HAProxy tells of servers, and so of no backend that has none.
+        let seats = seats.iter().filter(|(_, all)| !all.is_empty());
         let mut servers: ProxyRuntimeServers = seats
-            .iter()
             .map(|(b, all)| (b.clone(), all.iter().map(|(s, x)| (s.clone(), shown(x))).collect()))
             .collect();
         checks.inherited.retain(|(backend, name), address| {
