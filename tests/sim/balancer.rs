@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll::model::{
-    AdminState, BackendName, BalancerName, CheckState, ProxyConfig, RouteKey, Server, ServerName,
-    Sha256,
+    AdminState, BackendName, BalancerName, CheckState, ProxyConfig, ProxyStructure, RouteKey,
+    Server, ServerName, Sha256,
 };
 use tokio::time::Instant;
 
@@ -258,8 +258,7 @@ impl World {
             return Err("HAProxy's master refused the new file, the old worker serves on".into());
         }
         let balancer = self.balancer(name);
-        let listeners: BTreeSet<SocketAddr> =
-            config.structure.listeners.values().map(|listener| listener.bind).collect();
+        let listeners = addresses(&config.structure);
         if let Some(taken) = listeners.intersection(&balancer.others).next().copied() {
             balancer.failed += 1;
             balancer.paused_until = Some(now + PAUSED);
@@ -313,6 +312,12 @@ impl World {
         self.mark(Mark::BalancerKilled);
         self.touch();
     }
+}
+
+/// Where it listens: for requests, and for its page of statistics.
+pub fn addresses(structure: &ProxyStructure) -> BTreeSet<SocketAddr> {
+    let listeners = structure.listeners.values().map(|listener| listener.bind);
+    structure.stats.into_iter().chain(listeners).collect()
 }
 
 /// The servers of a file in a worker that was just started.

@@ -2,7 +2,7 @@
 //! the same order. The file is written and the process told in calls of their own, so that
 //! whatever happens between them can.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use plimsoll::proxy::{Places, Proxies, Proxy, ProxyError, lint, next_config, ren
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::balancer::{File, Haproxy, Seat};
+use super::balancer::{File, Haproxy, Seat, addresses};
 use super::call::{Caller, Fate};
 use super::fault::Call;
 use super::world::{Sim, World};
@@ -265,8 +265,7 @@ impl SimProxy {
         }
         let rendered = render(&config, &places())?;
         lint(&config, &rendered, &places())?;
-        let listeners: BTreeSet<SocketAddr> =
-            structure.listeners.values().map(|listener| listener.bind).collect();
+        let listeners = addresses(structure);
         let old = self.caller.sim.with(|world| {
             let balancer = world.balancer(&self.name);
             match listeners.intersection(&balancer.others).next() {
