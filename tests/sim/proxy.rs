@@ -374,6 +374,8 @@ type ProxyRuntimeServers = BTreeMap<BackendName, BTreeMap<ServerName, RuntimeSer
 
 fn shown(seat: &Seat) -> RuntimeServer {
     let Seat { address, weight, admin, check, .. } = seat.clone();
+    let rests = admin == AdminState::Maintenance;
+    let check = if rests { CheckState::Down } else { check };
     RuntimeServer { address, weight, admin, check }
 }
 
