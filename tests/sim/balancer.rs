@@ -161,6 +161,10 @@ impl World {
         for old in &mut balancer.old {
             if let Some(seat) = old.seats.get_mut(backend).and_then(|all| all.get_mut(server)) {
                 seat.busy_until = now;
+                // It ends with the last of what it has.
+                let seats = old.seats.values().flatten();
+                let last = seats.map(|(_, seat)| seat.busy_until).max();
+                old.ends = old.ends.min(last.unwrap_or(now));
             }
         }
     }
@@ -181,7 +185,8 @@ impl World {
         }
         (seat.weight, seat.admin) = (weight, AdminState::Ready);
         if took && weight == 0 {
-            seat.busy_until = now + rest;
+            // What doesn't end by itself outlives the weight.
+            seat.busy_until = seat.busy_until.max(now + rest);
         }
         self.touch();
         true
@@ -285,12 +290,14 @@ impl World {
             let mut seats = old.seats;
             for seat in seats.values_mut().flat_map(BTreeMap::values_mut) {
                 if seat.takes() {
-                    seat.busy_until = now + ends;
+                    seat.busy_until = seat.busy_until.max(now + ends);
                 }
             }
+            let all = seats.values().flatten();
+            let ends = all.map(|(_, seat)| seat.busy_until).fold(now + ends, Instant::max);
             let balancer = self.balancer(name);
             balancer.old.retain(|old| old.ends > now);
-            balancer.old.push(OldWorker { ends: now + ends, seats });
+            balancer.old.push(OldWorker { ends, seats });
         }
         self.touch();
         let all: Vec<_> = config
