@@ -12,6 +12,11 @@ mod engine_real;
 mod engine_simulated;
 #[path = "../harness/haproxy.rs"]
 mod haproxy;
+mod proxy;
+mod proxy_lab;
+mod proxy_real;
+mod proxy_simulated;
+mod proxy_states;
 #[path = "../sim/mod.rs"]
 mod sim;
 
@@ -89,4 +94,61 @@ engine_cases! {
         output_is_followed_to_the_end,
     ],
     alone: [an_engine_that_is_away_is_unreachable]
+}
+
+/// A test for each case and each balancer: every case has a real one of its own.
+macro_rules! proxy_cases {
+    ($($module:ident: [$($case:ident),* $(,)?]),* $(,)?) => {
+        mod simulated_proxy {
+            $($(
+                #[tokio::test(start_paused = true)]
+                async fn $case() {
+                    crate::$module::$case(&crate::proxy_simulated::SimulatedProxy::new()).await;
+                }
+            )*)*
+        }
+
+        mod real_proxy {
+            $($(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $case() {
+                    crate::$module::$case(&crate::proxy_real::RealProxy::new()).await;
+                }
+            )*)*
+        }
+    };
+}
+
+proxy_cases! {
+    proxy: [
+        nothing_is_there,
+        a_structure_is_made_once,
+        a_new_backend_is_empty_and_what_stays_is_kept,
+        routes_are_set_and_removed,
+        a_route_to_nowhere_changes_nothing,
+        a_server_joins_with_weight_0,
+        weights_go_up_and_down,
+        what_a_person_did_to_a_weight_is_seen_and_undone,
+        what_a_person_keeps_from_work_is_added_again,
+        a_server_that_only_the_file_has,
+        a_server_that_only_the_process_has,
+        a_server_leaves,
+        a_server_with_sessions_stays,
+        an_old_worker_has_what_began_in_it,
+        two_listeners_on_one_address_change_nothing,
+        an_address_that_is_taken_changes_nothing,
+        a_frozen_process_is_unreachable,
+    ],
+    proxy_states: [
+        checks_follow_what_is_behind,
+        a_server_that_nobody_is_behind_is_never_up,
+        a_reload_forgets_no_check,
+        a_reload_gives_the_weights_of_the_file,
+        a_new_structure_keeps_what_serves,
+        a_damaged_file_is_seen_and_mended_from_the_process,
+        a_cut_file_is_what_a_reload_gives,
+        a_killed_process_comes_back_with_the_file,
+        a_killed_process_whose_address_is_taken,
+        a_killed_process_without_a_file_begins_empty,
+    ],
 }
