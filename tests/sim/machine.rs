@@ -329,7 +329,7 @@ impl World {
         unit.answers = false;
         unit.health = None;
         unit.state = ContainerState::Restarting {
-            ended: Some(Ended { code, out_of_memory: code == 137 }),
+            ended: Some(Ended { code, out_of_memory: false }),
         };
         unit.restarts += 1;
         let pause = Duration::from_millis(100) * 2u32.pow(unit.restarts.min(9) - 1);
@@ -349,7 +349,7 @@ impl World {
     /// A restart that fails is the last: it has ended as it ended before.
     fn give_up(&mut self, host: &HostName, id: &ContainerId, code: i64) {
         let Some(unit) = self.unit(host, id) else { return };
-        unit.state = ContainerState::Exited { code, out_of_memory: code == 137 };
+        unit.state = ContainerState::Exited { code, out_of_memory: false };
         self.machine(host).stir(id);
         self.touch();
     }
