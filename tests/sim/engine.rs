@@ -289,6 +289,10 @@ fn start(world: &mut World, host: &HostName, owner: &Owner, name: &str, reply: R
     if unit.runs() || matches!(unit.state, ContainerState::Restarting { .. }) {
         return reply.send(Ok(()));
     }
+    if unit.state == ContainerState::Paused {
+        let cause = "cannot start a paused container, try unpause instead".into();
+        return reply.send(Err(EngineError::Refused { doing, cause }));
+    }
     if nature == Nature::Refused {
         let cause = "unable to find user nobody-at-all: no matching entries in passwd file".into();
         return reply.send(Err(EngineError::Refused { doing, cause }));
