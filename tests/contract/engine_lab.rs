@@ -6,16 +6,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll::docker::{Engine, EngineError};
+use futures_util::StreamExt;
+use plimsoll::docker::{Engine, EngineError, LogLine};
 use plimsoll::model::{
-    AppId, Birth, CommitId, Container, ContainerId, ContainerSpec, HostName, NewContainer, Owner,
-    Pin, Slot, Span,
+    AppId, Birth, CommitId, Container, ContainerId, ContainerSpec, ContainerState, HostName,
+    ImageRef, NewContainer, Owner, Pin, Slot, Span,
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 /// How long a case waits for something to become so.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const NO_GRACE: Span = Span::from_millis(0);
 
 /// What a container's program does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,14 +87,31 @@ pub trait EngineLab: Send + Sync {
     /// `docker kill`: the engine knows that somebody wants it not to run.
     fn kill_by_hand(&self, id: &ContainerId);
 
+    /// `docker pause`.
+    fn pause_by_hand(&self, id: &ContainerId);
+
+    /// `docker rename`.
+    fn rename_by_hand(&self, id: &ContainerId, name: &str);
+
     /// `docker rm -f`.
     fn remove_by_hand(&self, id: &ContainerId);
+
+    /// A registry begins, with one image, which the host doesn't have. It lacks all others, and
+    /// says so of those whose tag ends with `-nopull`.
+    fn begin_registry(&self) -> ImageRef;
+
+    fn end_registry(&self);
 
     /// The engine ends without a word. Only a case that is alone on the engine may do that.
     fn end_engine(&self);
 
     /// The engine is started again.
     fn begin_engine(&self);
+}
+
+/// Ended with that code, not for want of memory.
+pub fn exited(code: i64) -> ContainerState {
+    ContainerState::Exited { code, out_of_memory: false }
 }
 
 /// A case with an installation of its own, so that it meets no containers of other cases.
@@ -180,6 +200,21 @@ impl<'a> Case<'a> {
 
     pub async fn inspected(&self, id: &ContainerId) -> Option<Container> {
         self.engine().inspect(&self.owner, &id.0).await.unwrap()
+    }
+
+    /// Waits until the program has said so: then it also minds signals.
+    pub async fn says_begun(&self, id: &ContainerId) {
+        let deadline = Instant::now() + PATIENCE;
+        let begun = LogLine { is_error: true, text: "begun".into() };
+        loop {
+            let lines = self.engine().logs(&self.owner, id, Some(1), false).await.unwrap();
+            let lines: Vec<_> = lines.map(Result::unwrap).collect().await;
+            if lines == [begun.clone()] {
+                return;
+            }
+            assert!(Instant::now() < deadline, "it said {lines:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until inspection tells what `condition` wants.

@@ -3,9 +3,10 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use plimsoll::docker::Engine;
-use plimsoll::model::{ContainerId, ContainerState, HostName, ImageContent, Pin, Sha256};
+use plimsoll::model::{ContainerId, ContainerState, HostName, ImageContent, ImageRef, Pin, Sha256};
 use tokio::task::JoinHandle;
 
 use crate::engine_lab::{EngineLab, Program};
@@ -126,8 +127,27 @@ impl EngineLab for SimulatedEngine {
         self.with(|world, host| world.halt(host, id, 137));
     }
 
+    fn pause_by_hand(&self, id: &ContainerId) {
+        self.with(|world, host| world.unit(host, id).unwrap().state = ContainerState::Paused);
+    }
+
+    fn rename_by_hand(&self, id: &ContainerId, name: &str) {
+        self.with(|world, host| name.clone_into(&mut world.unit(host, id).unwrap().name));
+    }
+
     fn remove_by_hand(&self, id: &ContainerId) {
         self.with(|world, host| world.erase(host, id));
+    }
+
+    fn begin_registry(&self) -> ImageRef {
+        "registry.example/web:1".parse().unwrap()
+    }
+
+    fn end_registry(&self) {
+        self.with(|world, _| {
+            let long = Duration::from_secs(86_400);
+            world.registries_down_until = Some(world.now() + long);
+        });
     }
 
     fn end_engine(&self) {

@@ -10,6 +10,7 @@ mod engine;
 mod engine_lab;
 mod engine_real;
 mod engine_simulated;
+mod engine_states;
 #[path = "../harness/haproxy.rs"]
 mod haproxy;
 mod proxy;
@@ -27,73 +28,85 @@ use engine_real::RealEngine;
 /// The simulated engine has a test for each case; those of the real one share it, and run side
 /// by side in one test, those that need it for themselves after the others.
 macro_rules! engine_cases {
-    (together: [$($case:ident),* $(,)?], alone: [$($last:ident),* $(,)?]) => {
+    (
+        together: {$($module:ident: [$($case:ident),* $(,)?]),* $(,)?},
+        alone: {$($last_module:ident: [$($last:ident),* $(,)?]),* $(,)?} $(,)?
+    ) => {
         mod simulated_engine {
-            $(
+            $($(
                 #[tokio::test(start_paused = true)]
                 async fn $case() {
-                    crate::engine::$case(&crate::engine_simulated::SimulatedEngine::start()).await;
+                    crate::$module::$case(&crate::engine_simulated::SimulatedEngine::start()).await;
                 }
-            )*
-            $(
+            )*)*
+            $($(
                 #[tokio::test(start_paused = true)]
                 async fn $last() {
-                    crate::engine::$last(&crate::engine_simulated::SimulatedEngine::start()).await;
+                    let lab = crate::engine_simulated::SimulatedEngine::start();
+                    crate::$last_module::$last(&lab).await;
                 }
-            )*
+            )*)*
         }
 
-        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
         async fn real_engine() {
             let lab = Arc::new(RealEngine::start());
-            let mut cases = Vec::new();
-            $({
+            let (mut cases, mut failed) = (Vec::new(), Vec::new());
+            $($({
                 let lab = lab.clone();
-                let case = tokio::spawn(async move { engine::$case(&*lab).await });
+                let case = tokio::spawn(async move { $module::$case(&*lab).await });
                 cases.push((stringify!($case), case));
-            })*
-            let mut failed = Vec::new();
+            })*)*
             for (name, case) in cases {
                 if case.await.is_err() {
                     failed.push(name);
                 }
             }
-            $({
+            $($({
                 let lab = lab.clone();
-                let case = tokio::spawn(async move { engine::$last(&*lab).await });
+                let case = tokio::spawn(async move { $last_module::$last(&*lab).await });
                 if case.await.is_err() {
                     failed.push(stringify!($last));
                 }
-            })*
+            })*)*
             assert!(failed.is_empty(), "the real engine fails: {failed:?}");
         }
     };
 }
 
 engine_cases! {
-    together: [
-        a_whole_life,
-        what_is_gone_is_told,
-        what_runs_is_not_removed,
-        what_was_only_created_is_stopped_and_removed,
-        a_foreign_name_is_told_and_left_alone,
-        a_name_of_another_birth_of_ours,
-        an_image_that_is_missing,
-        what_belongs_to_others_is_not_touched,
-        ports_and_names_of_others_are_seen,
-        a_port_that_is_taken_is_told_at_the_start,
-        a_start_that_can_not_be_is_refused,
-        a_signal_that_is_ignored_ends_at_the_grace,
-        a_kill_by_hand_is_for_good,
-        what_dies_is_started_again_and_counted,
-        what_ends_again_and_again,
-        what_waits_for_its_restart_has_no_port,
-        health_is_starting_and_then_healthy,
-        health_is_starting_and_then_unhealthy,
-        events_wake_for_ours_only,
-        output_is_followed_to_the_end,
-    ],
-    alone: [an_engine_that_is_away_is_unreachable]
+    together: {
+        engine: [
+            a_whole_life,
+            what_is_gone_is_told,
+            what_runs_is_not_removed,
+            what_was_only_created_is_stopped_and_removed,
+            a_foreign_name_is_told_and_left_alone,
+            a_name_of_another_birth_of_ours,
+            an_image_that_is_missing,
+            a_registry_has_an_image_or_not_or_is_away,
+            what_belongs_to_others_is_not_touched,
+            ports_and_names_of_others_are_seen,
+            a_port_that_is_taken_is_told_at_the_start,
+            a_start_that_can_not_be_is_refused,
+        ],
+        engine_states: [
+            a_signal_that_is_ignored_ends_at_the_grace,
+            a_kill_by_hand_is_for_good,
+            what_is_paused_is_only_stopped,
+            what_is_renamed_stays_ours,
+            what_dies_is_started_again_and_counted,
+            what_ends_again_and_again,
+            what_waits_for_its_restart_has_no_port,
+            health_is_starting_and_then_healthy,
+            health_is_starting_and_then_unhealthy,
+            events_wake_for_ours_only,
+            output_is_followed_to_the_end,
+        ],
+    },
+    alone: {
+        engine_states: [an_engine_that_is_away_is_unreachable],
+    },
 }
 
 /// A test for each case and each balancer: every case has a real one of its own.
@@ -148,6 +161,7 @@ proxy_cases! {
         a_damaged_file_is_seen_and_mended_from_the_process,
         a_cut_file_is_what_a_reload_gives,
         a_killed_process_comes_back_with_the_file,
+        whoever_is_killed_all_of_it_is_brought_back,
         a_killed_process_whose_address_is_taken,
         a_killed_process_without_a_file_begins_empty,
     ],

@@ -319,10 +319,7 @@ pub async fn an_address_that_is_taken_changes_nothing(lab: &dyn ProxyLab) {
     with_stats.stats = Some(taken);
     for structure in [&with_listener, &with_stats] {
         let error = lab.proxy().restructure(structure).await.unwrap_err();
-        assert!(
-            matches!(error, ProxyError::Bind { address, .. } if address == taken),
-            "{error}"
-        );
+        assert!(matches!(error, ProxyError::Bind { address, .. } if address == taken), "{error}");
         assert!(!error.may_pass());
         assert_eq!((case.state().await, lab.generation().await), (before.clone(), begun));
     }

@@ -46,6 +46,14 @@ pub enum Damage {
     Gone,
 }
 
+/// Who is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Victim {
+    Worker,
+    Master,
+    Both,
+}
+
 /// A world with one balancer, which isn't started yet.
 #[async_trait]
 pub trait ProxyLab: Send + Sync {
@@ -75,8 +83,8 @@ pub trait ProxyLab: Send + Sync {
     /// A person reloads HAProxy. Returns when the new worker serves.
     async fn reload_by_hand(&self);
 
-    /// Master and worker are killed. Returns when they are gone.
-    async fn kill(&self);
+    /// Returns when HAProxy is gone: master and worker end with each other.
+    async fn kill(&self, victim: Victim);
 
     /// The worker doesn't answer any more, and answers again.
     async fn freeze(&self);

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::haproxy::{Bed, WebServer, ask, free_address, signal, wait_for};
-use crate::proxy_lab::{Damage, Hand, ProxyLab};
+use crate::proxy_lab::{Damage, Hand, ProxyLab, Victim};
 
 pub struct RealProxy {
     bed: Bed,
@@ -123,10 +123,14 @@ impl ProxyLab for RealProxy {
         wait_for("a new worker", || async { self.generation().await != before }).await;
     }
 
-    async fn kill(&self) {
+    async fn kill(&self, victim: Victim) {
         let workers = self.bed.worker_pids().await;
-        signal(self.bed.master_pid(), Signal::KILL);
-        workers.into_iter().for_each(|pid| signal(pid, Signal::KILL));
+        if victim != Victim::Worker {
+            signal(self.bed.master_pid(), Signal::KILL);
+        }
+        if victim != Victim::Master {
+            workers.into_iter().for_each(|pid| signal(pid, Signal::KILL));
+        }
         wait_for("down", || async { self.bed.is_down().await }).await;
     }
 

@@ -15,7 +15,7 @@ use plimsoll::model::{
 use plimsoll::proxy::Proxy;
 use tokio::task::JoinHandle;
 
-use crate::proxy_lab::{Damage, Hand, ProxyLab};
+use crate::proxy_lab::{Damage, Hand, ProxyLab, Victim};
 use crate::sim::balancer::{File, Haproxy, Seat};
 use crate::sim::machine::Machine;
 use crate::sim::proxy::SimProxy;
@@ -190,7 +190,7 @@ impl ProxyLab for SimulatedProxy {
         }
     }
 
-    async fn kill(&self) {
+    async fn kill(&self, _: Victim) {
         self.with(|world| world.kill_balancer(&self.name));
     }
 

@@ -1,10 +1,12 @@
 //! What both balancers keep when time goes on and things go wrong: checks, reloads, files that
 //! were damaged, processes that were killed.
 
-use plimsoll::model::{CheckState, ProxyFile};
+use plimsoll::model::{AdminState, CheckState, ProxyFile};
 use plimsoll::proxy::ProxyError;
 
-use crate::proxy_lab::{A, B, Case, Damage, Hand, OTHER, ProxyLab, ROUTE, WEB, backend, server};
+use crate::proxy_lab::{
+    A, B, Case, Damage, Hand, OTHER, ProxyLab, ROUTE, Victim, WEB, backend, server,
+};
 
 /// The states that are left when those that say nothing are.
 fn told(said: &[CheckState]) -> Vec<CheckState> {
@@ -58,12 +60,14 @@ pub async fn a_reload_gives_the_weights_of_the_file(lab: &dyn ProxyLab) {
     let (case, _) = Case::serving(lab).await;
     let address = lab.begin_web().await;
     case.by_hand(A, Hand::Weigh(7)).await;
+    case.by_hand(A, Hand::Drain).await;
     case.by_hand(B, Hand::Add(address, 50)).await;
     assert_eq!(case.weights(A).await, (Some(100), Some(7)));
     assert_eq!(case.weights(B).await, (None, Some(50)));
     lab.reload_by_hand().await;
     case.until("the new worker", async || case.there(B).await.is_none()).await;
     assert_eq!(case.weights(A).await, (Some(100), Some(100)));
+    assert_eq!(case.there(A).await.unwrap().admin, AdminState::Ready);
     assert_eq!(case.weights(B).await, (None, None));
 }
 
@@ -74,10 +78,12 @@ pub async fn a_new_structure_keeps_what_serves(lab: &dyn ProxyLab) {
     case.join(B, address, 50).await;
     // The file has a weight: it counts. It has none: what serves counts.
     case.by_hand(A, Hand::Weigh(7)).await;
+    case.by_hand(A, Hand::Drain).await;
     case.weigh(B, 0).await.unwrap();
     case.by_hand(B, Hand::Weigh(60)).await;
     lab.proxy().restructure(&case.structure(&[WEB, OTHER])).await.unwrap();
     assert_eq!(case.weights(A).await, (Some(100), Some(100)));
+    assert_eq!(case.there(A).await.unwrap().admin, AdminState::Ready);
     assert_eq!(case.weights(B).await, (Some(60), Some(60)));
     // One that isn't up doesn't serve.
     case.weigh(B, 0).await.unwrap();
@@ -155,7 +161,7 @@ pub async fn a_killed_process_comes_back_with_the_file(lab: &dyn ProxyLab) {
     case.weigh(A, 42).await.unwrap();
     case.by_hand(A, Hand::Weigh(7)).await;
     let file = case.file().await;
-    lab.kill().await;
+    lab.kill(Victim::Both).await;
     assert!(case.is_down().await);
     assert_eq!(case.file().await, file);
     let (backend, name) = (backend(WEB), server(A));
@@ -182,18 +188,27 @@ pub async fn a_killed_process_comes_back_with_the_file(lab: &dyn ProxyLab) {
     case.until_check(A, CheckState::Up).await;
 }
 
+/// HAProxy doesn't outlive its master, nor its worker.
+pub async fn whoever_is_killed_all_of_it_is_brought_back(lab: &dyn ProxyLab) {
+    let (case, _) = Case::serving(lab).await;
+    for victim in [Victim::Worker, Victim::Master] {
+        lab.kill(victim).await;
+        assert!(case.is_down().await, "{victim:?}");
+        lab.proxy().restructure(&case.structure(&[WEB])).await.unwrap();
+        assert_eq!(case.weights(A).await, (Some(100), Some(100)), "{victim:?}");
+        case.until_check(A, CheckState::Up).await;
+    }
+}
+
 pub async fn a_killed_process_whose_address_is_taken(lab: &dyn ProxyLab) {
     let (case, _) = Case::serving(lab).await;
     let file = case.file().await;
-    lab.kill().await;
+    lab.kill(Victim::Both).await;
     let address = lab.listens_at().0;
     let held = lab.hold(address).await;
     for structure in [case.structure(&[WEB]), case.structure(&[WEB, OTHER])] {
         let error = lab.proxy().restructure(&structure).await.unwrap_err();
-        assert!(
-            matches!(error, ProxyError::Bind { address: of, .. } if of == address),
-            "{error}"
-        );
+        assert!(matches!(error, ProxyError::Bind { address: of, .. } if of == address), "{error}");
         assert!(case.is_down().await);
         assert_eq!(case.file().await, file);
     }
@@ -204,7 +219,7 @@ pub async fn a_killed_process_whose_address_is_taken(lab: &dyn ProxyLab) {
 
 pub async fn a_killed_process_without_a_file_begins_empty(lab: &dyn ProxyLab) {
     let (case, address) = Case::serving(lab).await;
-    lab.kill().await;
+    lab.kill(Victim::Both).await;
     lab.damage(Damage::Gone).await;
     assert_eq!(case.state().await.file, ProxyFile::Missing);
     lab.proxy().restructure(&case.structure(&[WEB])).await.unwrap();
