@@ -33,9 +33,15 @@ pub async fn nothing_is_there(lab: &dyn ProxyLab) {
     let state = case.state().await;
     assert_eq!(state.file, ProxyFile::Missing);
     assert!(matches!(state.process, ProxyProcess::Down { .. }));
-    unreachable(proxy.server(&backend(WEB), &server(A)).await);
-    unreachable(proxy.sessions(&backend(WEB), &server(A)).await);
-    unreachable(proxy.cut_sessions(&backend(WEB), &server(A)).await);
+    let (backend, name) = (backend(WEB), server(A));
+    let (server, sessions, cut) = tokio::join!(
+        proxy.server(&backend, &name),
+        proxy.sessions(&backend, &name),
+        proxy.cut_sessions(&backend, &name),
+    );
+    unreachable(server);
+    unreachable(sessions);
+    unreachable(cut);
     // What is changed is changed in a file that is whole.
     of_file(case.route(ROUTE, Some(WEB)).await);
     of_file(case.add(A, lab.free_address()).await);
@@ -333,15 +339,18 @@ pub async fn a_frozen_process_is_unreachable(lab: &dyn ProxyLab) {
     let (case, _) = Case::serving(lab).await;
     let (proxy, backend, name) = (lab.proxy(), backend(WEB), server(A));
     lab.freeze().await;
-    let (server, sessions, weighed) = tokio::join!(
+    // A look waits for changes, and both would wait in vain, one after the other.
+    let other = lab.another();
+    let (server, sessions, weighed, seen) = tokio::join!(
         proxy.server(&backend, &name),
         proxy.sessions(&backend, &name),
         proxy.set_weight(&backend, &name, 200),
+        other.observe(),
     );
     unreachable(server);
     unreachable(sessions);
     unreachable(weighed);
-    unreachable(proxy.observe().await);
+    unreachable(seen);
     lab.thaw().await;
     // A weight that goes up is in the file when it is known to be in the process.
     assert_eq!(case.file().await.servers[&backend][&name].weight, 100);

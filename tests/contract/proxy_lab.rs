@@ -203,10 +203,6 @@ impl<'a> Case<'a> {
         }
     }
 
-    pub async fn is_down(&self) -> bool {
-        matches!(self.state().await.process, ProxyProcess::Down { .. })
-    }
-
     /// A server in the process.
     pub async fn there(&self, name: &str) -> Option<RuntimeServer> {
         self.proxy().server(&backend(WEB), &server(name)).await.unwrap()
