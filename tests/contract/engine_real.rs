@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, RwLock};
 
-use plimsoll::docker::{DockerEngine, Engine, EngineOptions};
+use plimsoll::docker::{Deadlines, DockerEngine, Engine, EngineOptions};
 use plimsoll::model::{
     Allow, ContainerId, EngineAddress, Host, HostName, ImageContent, ImageRef, Location, Pin,
     PortRange, Sha256,
@@ -35,7 +35,11 @@ impl RealEngine {
             allow: Allow::default(),
             location: Location { file: "hosts.yaml".into(), line: 1 },
         };
-        let options = EngineOptions { docker_config: None, ..EngineOptions::default() };
+        // A machine that is busy with other things is no fault of the engine's.
+        let (look, observe, change, stop) = (PATIENCE, PATIENCE, PATIENCE, PATIENCE);
+        let deadlines = Deadlines { look, observe, change, stop, ..Deadlines::default() };
+        let options =
+            EngineOptions { docker_config: None, deadlines, ..EngineOptions::default() };
         let engine = DockerEngine::connect(&host, options);
         let id = dockerd.docker(&["image", "inspect", "-f", "{{.Id}}", IMAGE]).unwrap();
         let (dockerd, registry) = (RwLock::new(dockerd), Mutex::default());

@@ -24,6 +24,10 @@ mod sim;
 use std::sync::Arc;
 
 use engine_real::RealEngine;
+use tokio::sync::Semaphore;
+
+/// How many cases the real engine has at a time.
+const AT_ONCE: usize = 10;
 
 /// The simulated engine has a test for each case; those of the real one share it, and run side
 /// by side in one test, those that need it for themselves after the others.
@@ -52,9 +56,13 @@ macro_rules! engine_cases {
         async fn real_engine() {
             let lab = Arc::new(RealEngine::start());
             let (mut cases, mut failed) = (Vec::new(), Vec::new());
+            let places = Arc::new(Semaphore::new(AT_ONCE));
             $($({
-                let lab = lab.clone();
-                let case = tokio::spawn(async move { $module::$case(&*lab).await });
+                let (lab, places) = (lab.clone(), places.clone());
+                let case = tokio::spawn(async move {
+                    let _place = places.acquire().await;
+                    $module::$case(&*lab).await;
+                });
                 cases.push((stringify!($case), case));
             })*)*
             for (name, case) in cases {

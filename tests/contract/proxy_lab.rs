@@ -15,7 +15,7 @@ use plimsoll::model::{
 use plimsoll::proxy::{Proxy, ProxyError};
 use tokio::time::{Instant, sleep};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const WEB: &str = "production.web";
 pub const OTHER: &str = "production.other";
