@@ -169,7 +169,7 @@ impl DockerEngine {
         let id = ContainerId(id);
         let config = answer.config.as_ref();
         let labels = config.and_then(|config| config.labels.clone()).unwrap_or_default();
-        let Some(birth) = birth_of(owner, labels) else {
+        let Some(birth) = owner.birth_of(&labels.into_iter().collect()) else {
             return Ok(Found::Foreign { id });
         };
         let env = config.and_then(|config| config.env.as_deref()).unwrap_or_default();
@@ -191,13 +191,6 @@ fn is_id_or_name(text: &str) -> bool {
 
 fn nameless() -> Failure {
     Failure::Silence { cause: "it lists a container without an id".into() }
-}
-
-/// The birth of one of the owner's containers; none of others, and of those whose labels can't
-/// be read.
-fn birth_of(owner: &Owner, labels: impl IntoIterator<Item = (String, String)>) -> Option<Birth> {
-    let birth = Birth::from_labels(&labels.into_iter().collect())?;
-    (birth.installation == owner.installation && birth.uid == owner.uid).then_some(birth)
 }
 
 /// What of a list's entry is of use.
@@ -241,7 +234,7 @@ impl Summary {
     }
 
     fn container(&self, owner: &Owner) -> Result<Container, Open> {
-        let birth = birth_of(owner, self.labels.clone()).ok_or(Open::Foreign)?;
+        let birth = owner.birth_of(&self.labels).ok_or(Open::Foreign)?;
         match listed_state(self.state, &self.status) {
             Some((state, health)) => Ok(self.with_state(birth, state, health)),
             None => Err(Open::State(Box::new(birth))),

@@ -21,6 +21,15 @@ pub struct Owner {
     pub uid: InstallationUid,
 }
 
+impl Owner {
+    /// The birth of one of the owner's containers, out of its labels; none of others, and of
+    /// those whose labels can't be read.
+    pub fn birth_of(&self, labels: &BTreeMap<String, String>) -> Option<Birth> {
+        let birth = Birth::from_labels(labels)?;
+        (birth.installation == self.installation && birth.uid == self.uid).then_some(birth)
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Observed {

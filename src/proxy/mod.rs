@@ -35,6 +35,7 @@ pub use parse::parse;
 pub use probe::probe;
 pub use proxies::{HaproxyProxies, Proxies};
 pub use render::{Places, Rendered, render};
+pub use restructure::next_config;
 pub use ssh::SshMachine;
 
 use std::collections::BTreeMap;

@@ -276,7 +276,7 @@ impl Swap<'_> {
 /// `structure` with the routes and servers that stay: those of the file, and what the process
 /// sends requests to although the file doesn't say so. A change that was cut short leaves the file
 /// behind the process, and a reload must not take down what serves: only a plan does, in its order.
-fn next_config(
+pub fn next_config(
     structure: &ProxyStructure,
     file: &ProxyFile,
     process: &ProxyProcess,

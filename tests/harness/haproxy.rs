@@ -225,7 +225,22 @@ impl WebServer {
 
     /// Each answer takes `delay`, those to checks none.
     pub async fn start_slow(name: &str, delay: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), name, delay)
+    }
+
+    /// At an address where one was before, which may not be gone yet.
+    pub async fn start_again(name: &str, address: SocketAddr) -> Self {
+        let end = Instant::now() + Duration::from_secs(15);
+        loop {
+            match TcpListener::bind(address).await {
+                Ok(listener) => return Self::serve(listener, name, Duration::ZERO),
+                Err(cause) => assert!(Instant::now() < end, "{address}: {cause}"),
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn serve(listener: TcpListener, name: &str, delay: Duration) -> Self {
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(AtomicU64::new(0));
         let (name, counter) = (name.to_owned(), requests.clone());

@@ -1,0 +1,339 @@
+//! One run: a walk and faults, with the real controller, and what came of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll::api::Operations;
+use plimsoll::model::{AppId, HostName, Revision};
+use plimsoll::reconcile::{Controller, ControllerOperations};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use super::audit::Violation;
+use super::balancer::Haproxy;
+use super::fault::{Call, Fault, Gate, When};
+use super::life::keep_alive;
+use super::machine::Machine;
+use super::mark::Mark;
+use super::remote::Commit;
+use super::state::State;
+use super::walk::{BALANCERS, Fleet, HOSTS};
+use super::world::Sim;
+
+/// How long a step of a walk may take before the next is declared all the same.
+const STEP: Duration = Duration::from_secs(150);
+/// How long after everything has happened the declared state has to be reached: the longest
+/// pauses of the loop are about a minute (a failed step) and five (the remote).
+const CONVERGENCE: Duration = Duration::from_secs(900);
+/// How long nothing may happen from then on.
+const QUIET: Duration = Duration::from_secs(12);
+
+/// Everything that a run depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    pub seed: u64,
+    pub walk: Vec<Fleet>,
+    pub faults: Vec<Fault>,
+    /// After so many milliseconds the next set of manifests is declared, whatever became of the
+    /// last; none where it is waited for.
+    pub hurry: Option<u64>,
+}
+
+pub type Counts = BTreeMap<(HostName, AppId, Revision), (u32, u32)>;
+
+/// What came of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    pub violations: Vec<Violation>,
+    /// What was there after each step of the walk; none where it took too long.
+    pub states: Vec<Option<State>>,
+    pub counts: Counts,
+    pub hash: u64,
+    pub marks: std::collections::BTreeSet<Mark>,
+    /// How often each kind of call was made, and how many of them changed something.
+    pub calls: BTreeMap<Call, u32>,
+    pub changes: u32,
+    /// How long it took, in milliseconds of the world.
+    pub millis: u64,
+    pub trace: Vec<String>,
+    /// Every fault of a call came to pass.
+    pub met: u32,
+}
+
+/// Runs it. `like`: what an undisturbed run of the same walk came to.
+pub fn run(script: &Script, like: Option<&Outcome>, keep_trace: bool) -> Outcome {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
+    runtime.block_on(async {
+        let mut run = Run::new(script, like, keep_trace);
+        run.go().await;
+        run.end()
+    })
+}
+
+struct Run<'a> {
+    script: &'a Script,
+    like: Option<&'a Outcome>,
+    sim: Sim,
+    controller: Arc<std::sync::Mutex<Option<Arc<Controller>>>>,
+    states: Vec<Option<State>>,
+}
+
+impl<'a> Run<'a> {
+    fn new(script: &'a Script, like: Option<&'a Outcome>, keep_trace: bool) -> Self {
+        let sim = Sim::new(script.seed);
+        sim.with(|world| {
+            world.trace.kept = keep_trace;
+            world.gate = Gate::new(&script.faults);
+            for (number, host) in HOSTS.iter().enumerate() {
+                let name: HostName = host.parse().expect("a name");
+                let address = std::net::Ipv4Addr::new(127, 77, 0, number as u8 + 1).into();
+                world.machines.insert(name.clone(), Machine::new(name, address));
+            }
+            for name in BALANCERS {
+                let name: plimsoll::model::BalancerName = name.parse().expect("a name");
+                world.balancers.insert(name.clone(), Haproxy::new(name));
+            }
+            strangers(world);
+            for fault in &script.faults {
+                if let When::At(millis) = fault.when {
+                    let what = fault.what.clone();
+                    world.after(Duration::from_millis(millis), move |world| world.befall(&what));
+                }
+            }
+        });
+        Self { script, like, sim, controller: Arc::default(), states: Vec::new() }
+    }
+
+    async fn go(&mut self) {
+        tokio::spawn(self.sim.clone().keep_time());
+        let (sim, current) = (self.sim.clone(), self.controller.clone());
+        tokio::spawn(keep_alive(sim, self.script.seed, current));
+        for step in 0..self.script.walk.len() {
+            self.push(step);
+            let is_last = step + 1 == self.script.walk.len();
+            let reached = match (self.script.hurry, is_last) {
+                (Some(millis), false) => {
+                    tokio::time::sleep(Duration::from_millis(millis)).await;
+                    None
+                }
+                (_, true) => {
+                    self.until_faults_end().await;
+                    self.settle(step, CONVERGENCE).await
+                }
+                (None, false) => self.settle(step, STEP).await,
+            };
+            if self.is_broken() {
+                return;
+            }
+            if is_last {
+                self.expect_end(reached.as_ref()).await;
+            }
+            self.states.push(reached);
+        }
+    }
+
+    fn is_broken(&self) -> bool {
+        self.sim.with(|world| !world.audit.violations.is_empty())
+    }
+
+    fn push(&self, step: usize) {
+        let files = self.script.walk[step].files(step);
+        self.sim.with(|world| {
+            let id = files.commit.clone();
+            let parent = world.remote.tip.clone();
+            world.tell(|| format!("step {step} is pushed as {}", id.short()));
+            world.remote.commits.insert(id.clone(), Commit { parent, files, step });
+            world.remote.tip = Some(id.clone());
+            let mut audit = std::mem::take(&mut world.audit);
+            audit.declare(world, &id);
+            world.audit = audit;
+        });
+    }
+
+    /// Faults that come at a time, and those that last.
+    async fn until_faults_end(&self) {
+        let ends = self.script.faults.iter().filter_map(|fault| match fault.when {
+            When::At(millis) => Some(millis + fault.what.lasts()),
+            When::Call(..) | When::Change(_) => None,
+        });
+        let end = ends.max().unwrap_or(0);
+        let now = self.sim.with(|world| world.millis());
+        tokio::time::sleep(Duration::from_millis((end + 1).saturating_sub(now))).await;
+    }
+
+    /// Waits until what the undisturbed run came to is there; in an undisturbed run, until the
+    /// controller rests.
+    async fn settle(&self, step: usize, most: Duration) -> Option<State> {
+        let goal = self.like.map(|like| like.states.get(step).cloned().flatten());
+        let end = tokio::time::Instant::now() + most;
+        let mut last = (0, tokio::time::Instant::now());
+        while tokio::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            self.approve().await;
+            if self.is_broken() {
+                return None;
+            }
+            let (changes, at_tip, rests, state) = self.sim.with(|world| {
+                let belief = &world.audit.belief;
+                let tip = world.remote.tip.as_ref();
+                let at_tip = belief.attempted.as_ref() == tip && world.alive;
+                let rests = at_tip && belief.result != "Progressing";
+                (effects(world), at_tip, rests, State::of(world))
+            });
+            if changes != last.0 {
+                last = (changes, tokio::time::Instant::now());
+            }
+            let quiet = last.1.elapsed();
+            match &goal {
+                Some(Some(goal)) if *goal == state && at_tip && quiet > Duration::from_secs(1) => {
+                    return Some(state);
+                }
+                Some(Some(_)) => {}
+                _ if rests && quiet > Duration::from_secs(5) => return Some(state),
+                // What fails again and again is never at rest.
+                _ if quiet > Duration::from_secs(30) => return Some(state),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// A person lets a rewritten history through.
+    async fn approve(&self) {
+        let asked = self.sim.with(|world| std::mem::take(&mut world.audit.asked));
+        let controller =
+            self.controller.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let Some(controller) = controller else { return };
+        for id in asked {
+            self.sim.with(|world| world.audit.approved = true);
+            let operations = ControllerOperations(controller.clone());
+            let approval = operations.approve(id.clone());
+            match tokio::time::timeout(Duration::from_secs(20), approval).await {
+                Ok(Ok(_)) => self.sim.with(|world| world.mark(Mark::RewriteApproved)),
+                // It is asked for again where it is still wanted.
+                _ => self.sim.with(|world| {
+                    world.audit.asked.insert(id);
+                }),
+            }
+        }
+    }
+
+    /// Liveness, and Sieve's oracle.
+    async fn expect_end(&self, reached: Option<&State>) {
+        let state = self.sim.with(|world| State::of(world));
+        if reached.is_none() {
+            let goal = self.like.and_then(|like| like.states.last().cloned().flatten());
+            let differences = goal.map(|goal| state.differences(&goal)).unwrap_or_default();
+            let message = format!("never reached: {}", differences.join("; "));
+            return self.violate("liveness", message);
+        }
+        let before = self.sim.with(|world| effects(world));
+        tokio::time::sleep(QUIET).await;
+        let (after, now) = self.sim.with(|world| (effects(world), State::of(world)));
+        if self.like.is_some() && (before != after || now != state) {
+            let differences = now.differences(&state).join("; ");
+            let message = format!("{} more changes: {differences}", after - before);
+            return self.violate("liveness", message);
+        }
+        let Some(like) = self.like else { return };
+        let complete = self.states.iter().chain(&like.states).all(Option::is_some);
+        let forced = self.script.faults.iter().any(|fault| fault.what.forces_containers());
+        if !complete || forced || self.script.hurry.is_some() {
+            return;
+        }
+        let counts = self.sim.with(|world| world.audit.counts.clone());
+        let keys = counts.keys().chain(like.counts.keys());
+        for key in keys.collect::<std::collections::BTreeSet<_>>() {
+            let (one, two) = (counts.get(key).copied(), like.counts.get(key).copied());
+            if one != two {
+                let (host, app, revision) = key;
+                let message = format!(
+                    "{app} {} on {host}: made and removed {:?} times, and {:?} when undisturbed",
+                    revision.short8(),
+                    one.unwrap_or_default(),
+                    two.unwrap_or_default()
+                );
+                return self.violate("oracle", message);
+            }
+        }
+    }
+
+    fn violate(&self, promise: &'static str, message: String) {
+        self.sim.with(|world| {
+            world.tell(|| format!("{promise} is broken: {message}"));
+            let millis = world.millis();
+            world.audit.violations.push(Violation { promise, message, millis });
+        });
+    }
+
+    fn end(self) -> Outcome {
+        let states = self.states;
+        self.sim.with(|world| Outcome {
+            violations: world.audit.violations.clone(),
+            states,
+            counts: world.audit.counts.clone(),
+            hash: world.trace.hash(),
+            marks: world.marks.clone(),
+            calls: world.gate.counts.clone(),
+            changes: world.gate.changes,
+            millis: world.millis(),
+            trace: world.trace.lines().to_vec(),
+            met: world.gate.met,
+        })
+    }
+}
+
+/// How many calls changed hosts and balancers.
+fn effects(world: &super::world::World) -> u32 {
+    let calls = [
+        Call::Create,
+        Call::Start,
+        Call::Stop,
+        Call::Remove,
+        Call::File,
+        Call::Runtime,
+        Call::Reload,
+    ];
+    calls.iter().filter_map(|call| world.gate.counts.get(call)).sum()
+}
+
+/// Containers of others, some of which look like ours.
+fn strangers(world: &mut super::world::World) {
+    let alpha: HostName = HOSTS[0].parse().expect("a name");
+    let beta: HostName = HOSTS[1].parse().expect("a name");
+    world.place_foreign(&alpha, "postgres", BTreeMap::new(), Some(20001));
+    // Of an installation of the same name: its uid is another.
+    let label = |key: &str, value: &str| (format!("plimsoll.{key}"), value.to_owned());
+    let sha = plimsoll::model::Sha256::of(b"other").hex();
+    let labels = BTreeMap::from([
+        label("format", "1"),
+        label("installation", "shop"),
+        label("uid", "00000000"),
+        label("environment", "test"),
+        label("app", "web"),
+        label("revision", &sha),
+        label("slot", "0"),
+        label("commit", &"c".repeat(40)),
+        label("image", "registry.example/web:1"),
+        label("image-digest", &format!("sha256:{sha}")),
+        label("port", "20002"),
+    ]);
+    let birth = plimsoll::model::Birth::from_labels(&labels);
+    let name = birth.map_or("shop.test.web.other.0".into(), |birth| birth.container_name());
+    world.place_foreign(&beta, &name, labels, Some(20002));
+}
+
+/// The script of a seed: a walk, and faults at calls that an undisturbed run makes.
+pub fn drawn(seed: u64) -> (Script, Outcome) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let steps = rng.random_range(1..=4);
+    let walk = super::walk::Walker { rng: &mut rng }.walk(steps);
+    let hurry = rng.random_bool(0.2).then(|| rng.random_range(200..8000));
+    let mut script = Script { seed, walk, faults: Vec::new(), hurry };
+    let like = run(&script, None, false);
+    script.faults = super::draw::faults(&mut rng, &like);
+    (script, like)
+}

@@ -1,0 +1,105 @@
+//! What is there, in a form in which two runs are compared: no ids, no ports, no slots.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use plimsoll::model::{AdminState, CheckState};
+
+use super::balancer::File;
+use super::world::World;
+
+/// Counts of facts, each in words.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct State(pub BTreeMap<String, u32>);
+
+impl State {
+    pub fn of(world: &World) -> Self {
+        let mut state = Self::default();
+        for machine in world.machines.values() {
+            for unit in machine.units.values() {
+                let Some(birth) = &unit.birth else { continue };
+                if machine.foreign.contains_key(&unit.id) {
+                    continue;
+                }
+                let how = match unit.runs() {
+                    true => String::from("runs"),
+                    false => format!("{:?}", unit.state),
+                };
+                let revision = birth.revision.short8();
+                state.count(format!("{} {} {revision} {how}", machine.name, birth.app));
+            }
+        }
+        for balancer in world.balancers.values() {
+            state.of_file(balancer.name.as_str(), &balancer.file);
+            state.of_worker(world, balancer);
+        }
+        state
+    }
+
+    fn count(&mut self, fact: String) {
+        *self.0.entry(fact).or_default() += 1;
+    }
+
+    fn of_file(&mut self, name: &str, file: &File) {
+        let config = match file {
+            File::Missing => return self.count(format!("{name} has no file")),
+            File::Edited(_) => return self.count(format!("the file of {name} is edited")),
+            File::Whole(config) => config,
+        };
+        for (key, backend) in &config.routes {
+            self.count(format!("file {name}: {key} to {backend}"));
+        }
+        for (backend, servers) in &config.servers {
+            for (server, seat) in servers {
+                let (host, revision) = (&server.host, server.revision8());
+                self.count(format!("file {name}: {backend} {host} {revision} {}", seat.weight));
+            }
+        }
+        for backend in config.structure.backends.keys() {
+            self.count(format!("file {name}: {backend}"));
+        }
+    }
+
+    fn of_worker(&mut self, world: &World, balancer: &super::balancer::Haproxy) {
+        let name = &balancer.name;
+        let Some(worker) = &balancer.worker else {
+            return self.count(format!("{name} doesn't run"));
+        };
+        for (key, backend) in &worker.routes {
+            self.count(format!("{name}: {key} to {backend}"));
+        }
+        for (backend, seats) in &worker.seats {
+            for (server, seat) in seats {
+                let (host, revision, weight) = (&server.host, server.revision8(), seat.weight);
+                let how = match (seat.admin, seat.check) {
+                    (AdminState::Ready, CheckState::Up) if world.answers(seat.address) => "up",
+                    _ => "not up",
+                };
+                self.count(format!("{name}: {backend} {host} {revision} {weight} {how}"));
+            }
+        }
+    }
+
+    /// What the other has and this one doesn't, and the other way round.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        let keys: std::collections::BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
+        for key in keys {
+            let (one, two) = (self.0.get(key), other.0.get(key));
+            if one != two {
+                let (one, two) = (one.copied().unwrap_or(0), two.copied().unwrap_or(0));
+                found.push(format!("{key}: {one} and not {two}"));
+            }
+        }
+        found
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (fact, count) in &self.0 {
+            writeln!(f, "{count} {fact}")?;
+        }
+        Ok(())
+    }
+}
