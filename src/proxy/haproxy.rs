@@ -223,6 +223,10 @@ impl HaproxyProxy {
         let [weighed, made_ready, servers] = &answers[..] else {
             return Err(refused("fewer answers than commands"));
         };
+        // A removal that was cut short leaves it in the file alone: no request goes there.
+        if weight == 0 && self.server_in(servers, path, doing)?.is_none() {
+            return Ok(());
+        }
         for (command, answer) in commands.iter().zip([weighed, made_ready]) {
             if !command.is_done(answer.trim()) {
                 return Err(refused(answer.trim()));
