@@ -11,13 +11,13 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::docker::Engine;
+use crate::docker::{Engine, EngineError};
 use crate::model::{
-    AppId, BackendName, CheckState, Container, ContainerState, Ended, EngineHealth, Revision,
-    ServerName, Span, UrlPath, container_name,
+    AppId, BackendName, CheckState, Container, ContainerId, ContainerState, Ended, EngineHealth,
+    Revision, ServerName, Span, UrlPath, container_name,
 };
 use crate::plan::Probe;
-use crate::proxy::{Proxy, probe};
+use crate::proxy::{Proxy, ProxyError, probe};
 
 use super::{Executor, Failure};
 
@@ -104,7 +104,7 @@ impl Waiter<'_> {
         let result = self
             .look_until(|| async {
                 let Some(container) = engine.inspect(&self.executor.owner, name).await? else {
-                    return Ok(Look::Never(format!("{name} is gone")));
+                    return Err(gone(name));
                 };
                 let look = {
                     let mut steady = lock(&steady);
@@ -160,9 +160,31 @@ impl Waiter<'_> {
             })
             .await?;
         let Err(why) = result else { return Ok(()) };
+        self.is_to_blame(proxy, backend, behind).await?;
         let behind = self.behind(behind, &steady).await;
         let reason = format!("{server} didn't come up in {backend}: {why}{behind}");
         Err(Failure::Revision { revision, reason })
+    }
+
+    /// A server that isn't up tells against its revision only where the server is there, and a
+    /// container behind it: else somebody took it away, or its host is lost.
+    async fn is_to_blame(
+        &self,
+        proxy: &dyn Proxy,
+        backend: &BackendName,
+        (app, server, revision): Behind<'_>,
+    ) -> Result<(), Failure> {
+        if proxy.server(backend, server).await?.is_none() {
+            let (doing, answer) = (format!("wait for {server}"), "No such server.".into());
+            return Err(ProxyError::Refused { doing, answer }.into());
+        }
+        let Some(engine) = self.executor.engines.get(&server.host) else { return Ok(()) };
+        let owner = &self.executor.owner;
+        let name = container_name(&owner.installation, app, revision, server.slot);
+        match engine.inspect(owner, &name).await? {
+            Some(_) => Ok(()),
+            None => Err(gone(&name)),
+        }
     }
 
     /// Done where the container behind a server that is up hasn't ended since it was made, or
@@ -415,6 +437,12 @@ fn restarted(container: &Container, ended: Option<Ended>) -> String {
         0 => format!("{why}, and is restarted"),
         n => format!("{why}, and is restarted, {n} times so far"),
     }
+}
+
+/// Somebody took away what was waited for: that is nobody's failure but theirs.
+fn gone(name: &str) -> Failure {
+    let (id, cause) = (ContainerId(name.to_owned()), "it is gone".to_owned());
+    EngineError::NotOurs { id, cause }.into()
 }
 
 async fn ask(address: SocketAddr, path: Option<&UrlPath>, timeout: Span) -> Look {
