@@ -82,16 +82,16 @@ impl Recorder<'_> {
     fn stir(&self, host: &HostName, step: &Step, result: StepResult) {
         let sight = &self.controller.sight;
         match &step.action {
-            _ if result == StepResult::Failed => sight.stir(host, None),
+            _ if result == StepResult::Failed => sight.act(host, None),
             Action::Pull { .. } => {}
             Action::Create { container } => {
-                sight.stir(host, Some(&container.birth.container_name()));
+                sight.act(host, Some(&container.birth.container_name()));
             }
             Action::Start { name } | Action::WaitReady { name, .. } => {
-                sight.stir(host, Some(name));
+                sight.act(host, Some(name));
             }
-            Action::Stop { id, .. } | Action::Remove { id, .. } => sight.stir(host, Some(&id.0)),
-            _ => sight.stir(host, None),
+            Action::Stop { id, .. } | Action::Remove { id, .. } => sight.act(host, Some(&id.0)),
+            _ => sight.act(host, None),
         }
     }
 }
