@@ -199,8 +199,7 @@ impl World {
         nth: usize,
         act: impl FnOnce(&mut Self, &BalancerName, &BackendName, &ServerName),
     ) {
-        let workers =
-            self.balancers.values().filter_map(|b| Some((&b.name, b.worker.as_ref()?)));
+        let workers = self.balancers.values().filter_map(|b| Some((&b.name, b.worker.as_ref()?)));
         let all: Vec<_> = workers
             .flat_map(|(name, worker)| {
                 worker.seats.iter().flat_map(move |(backend, seats)| {

@@ -275,10 +275,8 @@ fn create(world: &mut World, new: &NewContainer, reply: Reply<ContainerId>) {
 }
 
 fn start(world: &mut World, host: &HostName, owner: &Owner, name: &str, reply: Reply<()>) {
-    let gone = || EngineError::NotOurs {
-        id: ContainerId(name.to_owned()),
-        cause: "it is gone".into(),
-    };
+    let gone =
+        || EngineError::NotOurs { id: ContainerId(name.to_owned()), cause: "it is gone".into() };
     let unit = match find(world.machine(host), owner, name) {
         Ok(Some(unit)) => unit,
         Ok(None) => return reply.send(Err(gone())),

@@ -315,9 +315,8 @@ impl World {
         };
         unit.answers = false;
         unit.health = None;
-        unit.state = ContainerState::Restarting {
-            ended: Some(Ended { code, out_of_memory: code == 137 }),
-        };
+        unit.state =
+            ContainerState::Restarting { ended: Some(Ended { code, out_of_memory: code == 137 }) };
         unit.restarts += 1;
         let pause = Duration::from_millis(100) * 2u32.pow(unit.restarts.min(9) - 1);
         self.machine(host).stir(id);

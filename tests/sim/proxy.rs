@@ -482,8 +482,8 @@ impl Proxy for SimProxy {
             audit.before_weight(world, &self.name, backend, name, weight);
             world.audit = audit;
             match world.weigh(&self.name, backend, name, weight) {
-                true => Ok(()),
-                false => Err(self.refused(doing, "No such server.")),
+                false if weight > 0 => Err(self.refused(doing, "No such server.")),
+                _ => Ok(()),
             }
         })
         .await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll::api::Operations;
-use plimsoll::model::{AppId, HostName, Revision};
+use plimsoll::model::{AppId, Hold, HostName, Revision};
 use plimsoll::reconcile::{Controller, ControllerOperations};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -167,7 +167,9 @@ impl<'a> Run<'a> {
     /// Waits until what the undisturbed run came to is there; in an undisturbed run, until the
     /// controller rests.
     async fn settle(&self, step: usize, most: Duration) -> Option<State> {
-        let goal = self.like.map(|like| like.states.get(step).cloned().flatten());
+        let goal = self.like.filter(|_| self.is_comparable());
+        let goal = goal.map(|like| like.states.get(step).cloned().flatten());
+        let rest = Duration::from_secs(if self.script.is_plain() { 5 } else { 12 });
         let end = tokio::time::Instant::now() + most;
         let mut last = (0, tokio::time::Instant::now());
         while tokio::time::Instant::now() < end {
@@ -192,7 +194,7 @@ impl<'a> Run<'a> {
                     return Some(state);
                 }
                 Some(Some(_)) => {}
-                _ if rests && quiet > Duration::from_secs(5) => return Some(state),
+                _ if rests && quiet > rest => return Some(state),
                 // What fails again and again is never at rest.
                 _ if quiet > Duration::from_secs(30) => return Some(state),
                 _ => {}
@@ -201,18 +203,50 @@ impl<'a> Run<'a> {
         None
     }
 
+    /// What a fleet comes to depends on how it came there where a rollout fails or a file can't be
+    /// read: then the ways have to be the same.
+    fn is_comparable(&self) -> bool {
+        let same_way = self.script.hurry.is_none() && self.states.iter().all(Option::is_some);
+        same_way || self.script.is_plain()
+    }
+
+    /// A revision that works and is held: a person has to have been at work, or a machine lost.
+    fn lift_holds(&self) {
+        let forced = self.script.faults.iter().any(|fault| fault.what.forces_containers());
+        self.sim.with(|world| {
+            for hold in world.disk.holds() {
+                let declared = world.audit.declared(world, &hold.app);
+                let works = declared.is_some_and(|declared| {
+                    declared.revision == hold.revision && declared.nature.works()
+                });
+                if works && forced {
+                    world.mark(Mark::HoldOfAGoodRevision);
+                    let id = plimsoll::plan::hold_approval(&hold.app, &hold.revision);
+                    world.audit.asked.insert(id);
+                } else if works {
+                    let Hold { app, revision, reason, .. } = hold;
+                    let message =
+                        format!("{app} {} works and is held: {reason}", revision.short8());
+                    let millis = world.millis();
+                    let promise = "liveness";
+                    world.audit.violations.push(Violation { promise, message, millis });
+                }
+            }
+        });
+    }
+
     /// A person lets a rewritten history through.
     async fn approve(&self) {
+        self.lift_holds();
         let asked = self.sim.with(|world| std::mem::take(&mut world.audit.asked));
         let controller =
             self.controller.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let Some(controller) = controller else { return };
         for id in asked {
-            self.sim.with(|world| world.audit.approved = true);
             let operations = ControllerOperations(controller.clone());
             let approval = operations.approve(id.clone());
             match tokio::time::timeout(Duration::from_secs(20), approval).await {
-                Ok(Ok(_)) => self.sim.with(|world| world.mark(Mark::RewriteApproved)),
+                Ok(Ok(_)) => self.sim.with(|world| world.mark(Mark::Approved)),
                 // It is asked for again where it is still wanted.
                 _ => self.sim.with(|world| {
                     world.audit.asked.insert(id);
@@ -239,7 +273,8 @@ impl<'a> Run<'a> {
             return self.violate("liveness", message);
         }
         let Some(like) = self.like else { return };
-        let complete = self.states.iter().chain(&like.states).all(Option::is_some);
+        let complete = self.states.iter().chain(&like.states[..self.states.len()]);
+        let complete = complete.clone().all(Option::is_some) && self.is_comparable();
         let forced = self.script.faults.iter().any(|fault| fault.what.forces_containers());
         if !complete || forced || self.script.hurry.is_some() {
             return;
@@ -282,6 +317,18 @@ impl<'a> Run<'a> {
             millis: world.millis(),
             trace: world.trace.lines().to_vec(),
             met: world.gate.met,
+        })
+    }
+}
+
+impl Script {
+    /// Every rollout succeeds, and every file can be read.
+    pub fn is_plain(&self) -> bool {
+        self.walk.iter().all(|fleet| {
+            let works = |(name, service): (&String, &super::walk::Service)| {
+                super::machine::Nature::of(&service.image(name)).works()
+            };
+            fleet.broken.is_empty() && fleet.apps.iter().all(works)
         })
     }
 }

@@ -203,7 +203,8 @@ impl Walker<'_> {
     }
 
     fn service(&mut self, fleet: &Fleet, name: &str) -> Service {
-        let kinds = [Kind::Routed, Kind::Routed, Kind::Routed, Kind::Volume, Kind::Worker, Kind::Checked];
+        let kinds =
+            [Kind::Routed, Kind::Routed, Kind::Routed, Kind::Volume, Kind::Worker, Kind::Checked];
         let kind = *kinds.choose(self.rng).unwrap_or(&Kind::Routed);
         let mut hosts = BTreeMap::new();
         while hosts.is_empty() {

@@ -207,9 +207,10 @@ impl World {
     pub fn behind(&self, address: SocketAddr) -> Option<(&HostName, &ContainerId)> {
         let at = |machine: &&Machine| machine.up && machine.address == address.ip();
         let machine = self.machines.values().find(at)?;
-        let unit = machine.units.values().find(|unit| {
-            unit.answers && unit.port == Some(address.port())
-        })?;
+        let unit = machine
+            .units
+            .values()
+            .find(|unit| unit.answers && unit.port == Some(address.port()))?;
         Some((&machine.name, &unit.id))
     }
 
