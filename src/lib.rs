@@ -16,6 +16,8 @@ pub mod docker;
 pub mod execute;
 pub mod manifest;
 pub mod model;
+#[doc(hidden)]
+pub mod mutant;
 pub mod observe;
 pub mod plan;
 pub mod proxy;

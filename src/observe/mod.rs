@@ -26,6 +26,7 @@ use crate::model::{
     BalancerName, BalancerState, HostName, HostState, Observed, Owner, ProxyFile, ProxyProcess,
     View,
 };
+use crate::mutant::{self, Mutant};
 use crate::proxy::Proxy;
 
 use looks::{Answer, Looks};
@@ -188,7 +189,10 @@ impl Sight {
                 Some((base, containers)) => patched(&*engine, &owner, &base, containers).await,
                 None => engine.observe(&owner).await,
             };
-            state.map_err(|error| error.to_string())
+            match state {
+                Err(_) if mutant::is(Mutant::UnseenAsEmpty) => Ok(HostState::default()),
+                state => state.map_err(|error| error.to_string()),
+            }
         };
         let wait = if lazy { HASTE } else { PATIENCE };
         let answer = self.hosts.look(&host, wait, PATIENCE, call).await;
@@ -208,7 +212,9 @@ impl Sight {
             let Some(kept) = kept.get_mut(&host) else { continue };
             // Whoever planned by it would do again, or undo, what was done meanwhile.
             let answer = match answer {
-                Answer::View(View::Seen(_)) if is_late && kept.acted => {
+                Answer::View(View::Seen(_))
+                    if is_late && kept.acted && !mutant::is(Mutant::StaleSnapshot) =>
+                {
                     self.woken.notify_one();
                     Answer::Pending
                 }
@@ -255,7 +261,8 @@ impl Kept {
     /// The last list of the host, where it can be relied on but for what stirred.
     fn good(&self) -> Option<Arc<HostState>> {
         let (state, listed) = self.listed.as_ref()?;
-        (self.heard && listed.elapsed() < FRESH).then(|| state.clone())
+        (self.heard && (listed.elapsed() < FRESH || mutant::is(Mutant::EventsOnly)))
+            .then(|| state.clone())
     }
 }
 

@@ -9,6 +9,8 @@ use crate::model::{
     Revision, Rollout, SecretName, ServerName, Slot,
 };
 
+use crate::mutant::{self, Mutant};
+
 use super::fleet::{Fleet, Seat, Seats};
 use super::{BlockedApp, Input, WaitCause, Waiting};
 
@@ -277,6 +279,9 @@ fn unseen_balancers<'a>(
     fleet: &Fleet<'a>,
     app: &AppId,
 ) -> BTreeSet<&'a BalancerName> {
+    if mutant::is(Mutant::UnseenBalancer) {
+        return BTreeSet::new();
+    }
     let published: BTreeSet<SocketAddr> = fleet
         .containers_of(app)
         .iter()

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Applied, Diff, OperationError, Progress};
 use crate::execute::{Executor, Failure, Watcher};
 use crate::model::{AppId, EventType, Hold, HostName, ProxyFile, Revision, SecretName};
+use crate::mutant::{self, Mutant};
 use crate::plan::{Action, Place, Plan, Step, StepOutcome, StepResult};
 
 use super::Controller;
@@ -202,7 +203,9 @@ impl Controller {
         failures: Vec<(AppId, Failure)>,
     ) -> Result<(), OperationError> {
         for (app, failure) in failures {
-            if let Failure::PortTaken { host, port, .. } = &failure {
+            if let Failure::PortTaken { host, port, .. } = &failure
+                && !mutant::is(Mutant::TakenPortForgotten)
+            {
                 let mut recollection = self.recollect();
                 recollection.taken_ports.entry(host.clone()).or_default().insert(*port);
             }
