@@ -63,6 +63,15 @@ pub struct Belief {
     pub result: String,
 }
 
+impl Belief {
+    fn of(status: &serde_json::Value) -> Self {
+        let commit = |name: &str| Some(CommitId(status.get(name)?.as_str()?.to_owned()));
+        let last = status["history"].as_array().and_then(|history| history.last());
+        let result = last.and_then(|last| last["result"].as_str()).unwrap_or("").to_owned();
+        Self { attempted: commit("attempted"), applied: commit("applied"), result }
+    }
+}
+
 type Counts = BTreeMap<(HostName, AppId, Revision), (u32, u32)>;
 
 /// Watches a run.
@@ -84,6 +93,8 @@ pub struct Audit {
     /// How many servers each route has to keep.
     floors: BTreeMap<(BalancerName, RouteKey), Floor>,
     written: BTreeSet<BalancerName>,
+    /// Whose each route was last.
+    owners: BTreeMap<(BalancerName, RouteKey), AppId>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +125,9 @@ impl Audit {
         }
         let apps = desired.apps.values().map(|app| (app.id.clone(), declared(&desired, app)));
         let declaration = Declaration { apps: apps.collect(), desired: Arc::new(desired) };
+        if declaration.apps.is_empty() && declaration.desired.blocked.is_empty() {
+            world.mark(Mark::NothingDeclared);
+        }
         let mut minima: BTreeMap<(BalancerName, RouteKey), u32> = BTreeMap::new();
         for declared in declaration.apps.values() {
             for route in &declared.app.routes {
@@ -122,7 +136,12 @@ impl Audit {
                     host: route.host.clone(),
                     path: route.path.clone(),
                 };
-                minima.insert((route.balancer.clone(), key), declared.minimum());
+                let key = (route.balancer.clone(), key);
+                let owner = self.owners.insert(key.clone(), declared.app.id.clone());
+                if owner.is_some_and(|owner| owner != declared.app.id) {
+                    world.mark(Mark::RouteMoved);
+                }
+                minima.insert(key, declared.minimum());
             }
         }
         // What can't be read is left as it is.
@@ -143,6 +162,28 @@ impl Audit {
         let tip = world.remote.tip.as_ref()?;
         let same = self.belief.attempted.as_ref() == Some(tip) && world.remote.mirror.is_none();
         self.declarations.get(tip).filter(|_| same)
+    }
+
+    /// True for what a person would let through: the branch as it is, a revision that works.
+    pub fn is_wanted(&self, world: &World, id: &str) -> bool {
+        let (Some(tip), Some(old)) = (&world.remote.tip, &self.belief.attempted) else {
+            return false;
+        };
+        let rewrite = Sha256::of(format!("rewrite {old} {tip}").as_bytes()).short(12);
+        let mut holds = world.disk.holds().into_iter();
+        rewrite == id
+            || holds.any(|hold| plimsoll::plan::hold_approval(&hold.app, &hold.revision) == id)
+    }
+
+    /// The controller ends: what it hadn't on the disk is forgotten.
+    pub fn forget(&mut self, world: &World) {
+        let before = std::mem::take(&mut self.belief);
+        if let Some(source) = world.disk.get(Kind::Source, "source") {
+            self.belief = Belief::of(&source.status);
+        }
+        if before != self.belief {
+            self.floors.values_mut().for_each(|floor| floor.now = 0);
+        }
     }
 
     /// What the tip of the branch declares of an app.
@@ -263,6 +304,10 @@ impl Audit {
             }
             return;
         };
+        // One that is held is gone back from.
+        if world.disk.holds().iter().any(|hold| hold.app == birth.app) {
+            return;
+        }
         let replicas = declared.hosts.get(host).map_or(0, |(replicas, _)| *replicas);
         let as_declared = |unit: &&Unit| {
             let birth = unit.birth.as_ref();
@@ -303,14 +348,8 @@ impl Audit {
         for change in changes {
             match change {
                 Change::Put(object) if object.kind == Kind::Source => {
-                    let status = &object.status;
-                    let commit =
-                        |name: &str| Some(CommitId(status.get(name)?.as_str()?.to_owned()));
-                    let last = status["history"].as_array().and_then(|history| history.last());
-                    let result = last.and_then(|last| last["result"].as_str()).unwrap_or("");
-                    let (attempted, applied) = (commit("attempted"), commit("applied"));
-                    let before = self.belief.clone();
-                    self.belief = Belief { attempted, applied, result: result.to_owned() };
+                    let now = Belief::of(&object.status);
+                    let before = std::mem::replace(&mut self.belief, now);
                     for (old, new) in [
                         (before.attempted, self.belief.attempted.clone()),
                         (before.applied, self.belief.applied.clone()),

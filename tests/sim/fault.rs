@@ -217,6 +217,19 @@ impl What {
         }
     }
 
+    /// Somebody changes HAProxy by hand.
+    pub fn is_of_a_person(&self) -> bool {
+        matches!(
+            self,
+            Self::PersonWeighs { .. }
+                | Self::PersonDrains { .. }
+                | Self::PersonDeletesServer { .. }
+                | Self::PersonEdits { .. }
+                | Self::PersonReloads { .. }
+                | Self::BalancerKilled { .. }
+        )
+    }
+
     /// The fault itself makes containers come or go that an undisturbed run doesn't touch.
     pub fn forces_containers(&self) -> bool {
         matches!(

@@ -12,6 +12,7 @@ use plimsoll::model::{
 };
 use tokio::sync::mpsc;
 
+use super::mark::Mark;
 use super::world::World;
 
 /// How a program behaves. The image's tag says it: `NAME:VERSION-NATURE`.
@@ -400,13 +401,18 @@ impl World {
     /// The engine's process ends; containers go on, removals don't.
     pub fn stop_engine(&mut self, host: &HostName) {
         let machine = self.machine(host);
+        let mut left = false;
         machine.engine = false;
         machine.listeners.clear();
         for unit in machine.units.values_mut() {
             if unit.state == ContainerState::Removing {
                 unit.state = ContainerState::Dead;
                 unit.start += 1;
+                left = true;
             }
+        }
+        if left {
+            self.mark(Mark::DeadContainer);
         }
         self.touch();
     }

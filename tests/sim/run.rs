@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::Violation;
 use super::balancer::Haproxy;
-use super::fault::{Call, Fault, Gate, When};
+use super::fault::{Call, Fault, Gate, What, When};
 use super::life::keep_alive;
 use super::machine::Machine;
 use super::mark::Mark;
@@ -58,8 +58,10 @@ pub struct Outcome {
     /// How long it took, in milliseconds of the world.
     pub millis: u64,
     pub trace: Vec<String>,
-    /// Every fault of a call came to pass.
+    /// How many faults of calls came to pass.
     pub met: u32,
+    /// How many calls had changed something after each step of the walk.
+    pub changes_after: Vec<u32>,
 }
 
 /// Runs it. `like`: what an undisturbed run of the same walk came to.
@@ -79,6 +81,7 @@ struct Run<'a> {
     sim: Sim,
     controller: Arc<std::sync::Mutex<Option<Arc<Controller>>>>,
     states: Vec<Option<State>>,
+    changes_after: Vec<u32>,
 }
 
 impl<'a> Run<'a> {
@@ -104,7 +107,8 @@ impl<'a> Run<'a> {
                 }
             }
         });
-        Self { script, like, sim, controller: Arc::default(), states: Vec::new() }
+        let (states, changes_after) = (Vec::new(), Vec::new());
+        Self { script, like, sim, controller: Arc::default(), states, changes_after }
     }
 
     async fn go(&mut self) {
@@ -132,6 +136,7 @@ impl<'a> Run<'a> {
                 self.expect_end(reached.as_ref()).await;
             }
             self.states.push(reached);
+            self.changes_after.push(self.sim.with(|world| world.gate.changes));
         }
     }
 
@@ -206,6 +211,14 @@ impl<'a> Run<'a> {
     /// What a fleet comes to depends on how it came there where a rollout fails or a file can't be
     /// read: then the ways have to be the same.
     fn is_comparable(&self) -> bool {
+        let faults = || self.script.faults.iter().map(|fault| &fault.what);
+        let forgot = faults().any(|what| matches!(what, What::StoreLost | What::StoreFull { .. }));
+        let moved = faults().any(|what| what.forces_containers() || what.is_of_a_person());
+        let unread = self.script.walk.iter().any(|fleet| !fleet.broken.is_empty());
+        // What works isn't remembered, or what happens to an app isn't mended.
+        if (forgot && !self.script.is_plain()) || (moved && unread) {
+            return false;
+        }
         let same_way = self.script.hurry.is_none() && self.states.iter().all(Option::is_some);
         same_way || self.script.is_plain()
     }
@@ -243,6 +256,9 @@ impl<'a> Run<'a> {
             self.controller.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let Some(controller) = controller else { return };
         for id in asked {
+            if !self.sim.with(|world| world.audit.is_wanted(world, &id)) {
+                continue;
+            }
             let operations = ControllerOperations(controller.clone());
             let approval = operations.approve(id.clone());
             match tokio::time::timeout(Duration::from_secs(20), approval).await {
@@ -305,8 +321,9 @@ impl<'a> Run<'a> {
     }
 
     fn end(self) -> Outcome {
-        let states = self.states;
-        self.sim.with(|world| Outcome {
+        let sim = self.sim.clone();
+        let Self { states, changes_after, .. } = self;
+        sim.with(|world| Outcome {
             violations: world.audit.violations.clone(),
             states,
             counts: world.audit.counts.clone(),
@@ -317,6 +334,7 @@ impl<'a> Run<'a> {
             millis: world.millis(),
             trace: world.trace.lines().to_vec(),
             met: world.gate.met,
+            changes_after,
         })
     }
 }

@@ -181,6 +181,12 @@ impl Walker<'_> {
                 walk.push(fleet.clone());
             }
         }
+        // Everything goes at once, and comes back.
+        if walk.len() > 1 && self.rng.random_bool(0.08) {
+            let at = self.rng.random_range(1..walk.len());
+            let nothing = Fleet { apps: BTreeMap::new(), ..walk[at - 1].clone() };
+            walk.insert(at, Fleet { broken: BTreeSet::new(), ..nothing });
+        }
         walk
     }
 

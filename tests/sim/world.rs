@@ -199,6 +199,9 @@ impl World {
             self.life += 1;
             let kept = self.pick(usize::MAX);
             self.disk.crash(kept);
+            let mut audit = std::mem::take(&mut self.audit);
+            audit.forget(self);
+            self.audit = audit;
             self.crashed.notify_one();
         }
     }
