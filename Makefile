@@ -57,6 +57,7 @@ check: ## formatting, lints, documentation, licences, scripts
 	cargo fmt --all -- --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --bin plimsoll -- -D warnings
+	cargo clippy --all-targets --features mutants -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	@if command -v cargo-deny >/dev/null; then \
 		echo "cargo deny check licenses bans sources"; \
@@ -95,6 +96,21 @@ test-servers: test-setup
 		echo "make: the tests with servers start Docker Engines of their own and need root: sudo make test" >&2; exit 1; }
 	@echo "test: the tests with real engines, balancers and repositories: $(SERVER_TESTS)"
 	@if [ -n "$(SERVER_TESTS)" ]; then cargo test --no-fail-fast $(addprefix --test ,$(SERVER_TESTS)); fi
+
+SEEDS ?= 100000
+SIM = target/soak/examples/plimsoll-sim
+SIM_THREADS := $(shell nproc)
+
+.PHONY: soak
+soak: ## simulate for hours: SEEDS=100000 seeds, every two crashes, every deliberate bug
+	@scripts/setup build
+	cargo build --profile soak --example plimsoll-sim
+	$(SIM) --runs $(SEEDS) --threads $(SIM_THREADS) --failures 5
+	$(SIM) --scenario all --threads $(SIM_THREADS)
+	$(SIM) --scenario all --depth 2 --threads $(SIM_THREADS)
+	$(SIM) --scenario all --depth 3 --runs $(SEEDS) --threads $(SIM_THREADS)
+	cargo build --profile soak --features mutants --example plimsoll-sim
+	$(SIM) --mutants --threads $(SIM_THREADS)
 
 .PHONY: bench-rollout
 bench-rollout: test-setup ## a rollout on two real engines, beside bare calls to them (as root)

@@ -17,6 +17,8 @@ pub mod execute;
 pub mod failpoint;
 pub mod manifest;
 pub mod model;
+#[doc(hidden)]
+pub mod mutant;
 pub mod observe;
 pub mod plan;
 pub mod proxy;

@@ -1,5 +1,7 @@
 //! Runs the simulator: see book/src/simulation.md.
 
+#[cfg(feature = "mutants")]
+mod mutants;
 #[path = "../../tests/sim/mod.rs"]
 mod sim;
 
@@ -7,60 +9,114 @@ use std::process::{Command, ExitCode};
 
 use clap::Parser;
 use sim::campaign::{self, Failure, Tally};
+use sim::matrix;
 use sim::shrink::{shrink, try_with_trace};
+
+/// Below this number of runs some situation may not have been met by chance.
+const ENOUGH: u64 = 500;
 
 /// Runs the real controller in a simulated world, many times, and looks for broken promises.
 #[derive(Debug, Parser)]
+#[command(name = "plimsoll-sim")]
 struct Options {
-    /// The first seed.
+    /// The first seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many seeds.
+    /// How many seeds; with --depth 3, how many cases
     #[arg(long, default_value_t = 1)]
     runs: u64,
+    /// How many runs at the same time
     #[arg(long, default_value_t = 1)]
     threads: usize,
-    /// Print what happened in the run.
-    #[arg(long)]
-    trace: bool,
-    /// Don't make a failure smaller.
-    #[arg(long)]
-    whole: bool,
-    /// Replay this script: what a failure prints.
-    #[arg(long)]
-    script: Option<String>,
-    /// Go on until so many runs have failed.
+    /// Go on until so many runs have failed
     #[arg(long, default_value_t = 1)]
     failures: usize,
+    /// The crash matrix of this scenario, or of `all`, in place of seeds
+    #[arg(long)]
+    scenario: Option<String>,
+    /// How deep: 1 is every fault at every call, 2 every two crashes, 3 some of two and three
+    #[arg(long, default_value_t = 1)]
+    depth: u32,
+    /// Print what happens in the run of this seed
+    #[arg(long)]
+    trace: bool,
+    /// Replay this script: what a failure prints
+    #[arg(long)]
+    script: Option<String>,
+    /// Don't make failures smaller
+    #[arg(long)]
+    whole: bool,
+    /// Switch on this deliberate bug (needs the feature `mutants`)
+    #[arg(long)]
+    mutant: Option<String>,
+    /// Switch on one deliberate bug after the other, and print what finds it
+    #[arg(long)]
+    mutants: bool,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if let Err(why) = switch_on(&options) {
+        eprintln!("{why}");
+        return ExitCode::from(2);
+    }
+    #[cfg(feature = "mutants")]
+    if options.mutants {
+        return mutants::find_all(options.threads, options.runs.max(1000));
+    }
     if let Some(text) = &options.script {
         return replay(text);
     }
     if options.trace {
-        return trace(options.seed);
+        return show(&sim::drawn(options.seed).0);
     }
     let begun = tokio::time::Instant::now();
-    let tally = campaign::seeds(options.seed, options.runs, options.threads, options.failures);
-    let seconds = begun.elapsed().as_secs_f64();
-    print_tally(&tally, seconds);
+    let tally = match &options.scenario {
+        None => campaign::seeds(options.seed, options.runs, options.threads, options.failures),
+        Some(name) => run_matrix(name, &options),
+    };
+    print_tally(&tally, begun.elapsed().as_secs_f64());
     for failure in &tally.failures {
         print_failure(failure, options.whole);
     }
     let never = tally.never_reached();
-    let enough = tally.runs >= 500 && !never.is_empty();
-    if enough {
+    let incomplete = options.scenario.is_none() && tally.runs >= ENOUGH && !never.is_empty();
+    if incomplete {
         println!("never reached: {never:?}");
     }
-    if tally.failures.is_empty() && !enough { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if tally.failures.is_empty() && !incomplete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(feature = "mutants")]
+fn switch_on(options: &Options) -> Result<(), String> {
+    let Some(name) = &options.mutant else { return Ok(()) };
+    mutants::switch_on(name)
+}
+
+#[cfg(not(feature = "mutants"))]
+fn switch_on(options: &Options) -> Result<(), String> {
+    match options.mutants || options.mutant.is_some() {
+        true => Err("deliberate bugs are in builds with --features mutants only".into()),
+        false => Ok(()),
+    }
+}
+
+fn run_matrix(name: &str, options: &Options) -> Tally {
+    let known = matrix::known(Some(name).filter(|name| *name != "all"));
+    let cases = match options.depth {
+        1 => matrix::depth_one(&known),
+        2 => matrix::depth_two(&known),
+        _ => matrix::sampled(&known, options.runs as usize, options.seed),
+    };
+    println!("{} cases of {} scenarios", cases.len(), known.len());
+    matrix::run_all(&known, &cases, options.threads, options.failures)
 }
 
 fn print_tally(tally: &Tally, seconds: f64) {
     let per_run = seconds * 1000.0 / tally.runs.max(1) as f64;
     println!(
-        "{} runs in {seconds:.1} s, {per_run:.1} ms each: {} changes, {} faults at calls, {:.1} days; {} failed",
+        "{} runs in {seconds:.1} s, {per_run:.1} ms each: {} calls that change something, {} met \
+         by faults, {:.1} days of the world; {} failed",
         tally.runs,
         tally.changes,
         tally.met,
@@ -91,11 +147,6 @@ fn commit() -> String {
     let output = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     text.unwrap_or_else(|_| "an unknown commit".into())
-}
-
-fn trace(seed: u64) -> ExitCode {
-    let (script, _) = sim::drawn(seed);
-    show(&script)
 }
 
 fn replay(text: &str) -> ExitCode {

@@ -22,7 +22,8 @@ use crate::clock::Randomness;
 use crate::docker::Engine;
 use crate::failpoint::{self, Side};
 use crate::model::{BalancerName, HostName, Kind, Metadata, Object, Owner, SecretName};
-use crate::plan::{Place, Plan, Step, StepId, StepOutcome, StepResult};
+use crate::mutant::{self, Mutant};
+use crate::plan::{Action, Place, Plan, Step, StepId, StepOutcome, StepResult};
 use crate::proxy::Proxy;
 use crate::store::{Change, Store};
 
@@ -169,6 +170,9 @@ impl Executor {
                 Err(failure) => failure,
             };
             let next = Instant::now() + pause.mul_f64(0.5 + self.randomness.unit());
+            if failure.may_pass() && mutant::is(Mutant::UnansweredAsDone) {
+                return Ok(());
+            }
             if !failure.may_pass() || next >= deadline || cancel.is_cancelled() {
                 return Err(failure);
             }
@@ -272,7 +276,9 @@ impl<'p> Board<'p> {
         let mut followers: BTreeMap<&StepId, Vec<&Step>> = BTreeMap::new();
         let mut waits = BTreeMap::new();
         for step in &plan.steps {
-            let before = step.after.iter().filter(|id| known.contains(id));
+            let at_once =
+                matches!(step.action, Action::Stop { .. }) && mutant::is(Mutant::StopAtOnce);
+            let before = step.after.iter().filter(|id| known.contains(id) && !at_once);
             waits.insert(&step.id, before.clone().count());
             before.for_each(|id| followers.entry(id).or_default().push(step));
         }

@@ -170,14 +170,36 @@ impl Waiter<'_> {
             })
             .await?;
         let Err(why) = result else { return Ok(()) };
-        // Where its engine can't be asked, nobody knows what ails it.
-        let container = self.container(behind).await?;
-        if let Some(Look::Stopped(why)) = container.map(|c| look_at(&c, &mut lock(&steady))) {
-            return Err(Failure::Stopped(why));
-        }
+        self.is_to_blame(proxy, backend, behind, &steady).await?;
         let behind = self.behind(behind, &steady, BETWEEN_ENDS).await;
         let reason = format!("{server} didn't come up in {backend}: {why}{behind}");
         Err(Failure::Revision { revision, reason })
+    }
+
+    /// A server that isn't up tells against its revision only where the server is there, and a
+    /// container behind it that nobody stopped: else somebody took it away, or its host is lost.
+    async fn is_to_blame(
+        &self,
+        proxy: &dyn Proxy,
+        backend: &BackendName,
+        behind: Behind<'_>,
+        steady: &Mutex<Steady>,
+    ) -> Result<(), Failure> {
+        let (_, server, _) = behind;
+        if proxy.server(backend, server).await?.is_none() {
+            let (doing, answer) = (format!("wait for {server}"), "No such server.".into());
+            return Err(ProxyError::Refused { doing, answer }.into());
+        }
+        if !self.executor.engines.contains_key(&server.host) {
+            return Ok(());
+        }
+        match self.container(behind).await? {
+            None => Err(Failure::Stopped(format!("the container of {server} is gone"))),
+            Some(container) => match look_at(&container, &mut lock(steady)) {
+                Look::Stopped(why) => Err(Failure::Stopped(why)),
+                Look::Done | Look::NotYet(_) => Ok(()),
+            },
+        }
     }
 
     /// What a step needs that takes away what served before: a server in its place, which came up

@@ -26,6 +26,7 @@ use crate::model::{
     BalancerName, BalancerState, HostName, HostState, Observed, Owner, ProxyFile, ProxyProcess,
     View,
 };
+use crate::mutant::{self, Mutant};
 use crate::proxy::Proxy;
 
 use looks::{Answer, Looks};
@@ -77,6 +78,8 @@ struct Kept {
     /// Its events are heard.
     heard: bool,
     stirred: Stirred,
+    /// Something was done there since it was asked.
+    acted: bool,
     /// What it had, and when it was listed.
     listed: Option<(Arc<HostState>, Instant)>,
 }
@@ -114,6 +117,15 @@ impl Sight {
                 stirred.containers.insert(container.to_owned());
             }
             _ => stirred.all = true,
+        }
+    }
+
+    /// A step was done at a host: as [`Self::stir`], and an answer that was on its way may be
+    /// older than the step.
+    pub fn act(&self, host: &HostName, container: Option<&str>) {
+        self.stir(host, container);
+        if let Some(kept) = self.kept().get_mut(host) {
+            kept.acted = true;
         }
     }
 
@@ -156,10 +168,12 @@ impl Sight {
             // What happens from now on is a reason to ask again.
             let stirred =
                 if pending { Stirred::default() } else { std::mem::take(&mut kept.stirred) };
+            kept.acted &= pending;
             let one_by_one = !stirred.all && stirred.containers.len() <= MOST_INSPECTED;
             questions.push(Question {
                 host: name.clone(),
                 engine: engine.clone(),
+                is_late: pending,
                 of: base.filter(|_| one_by_one).map(|base| (base, stirred.containers)),
             });
         }
@@ -167,7 +181,7 @@ impl Sight {
     }
 
     async fn ask(&self, observer: &Observer, question: Question, lazy: bool) -> Told {
-        let Question { host, engine, of } = question;
+        let Question { host, engine, is_late, of } = question;
         let (asked, owner) = (Instant::now(), observer.owner.clone());
         let listed = of.as_ref().and_then(|_| self.kept().get(&host)?.listed.as_ref().map(|l| l.1));
         let call = async move {
@@ -175,11 +189,14 @@ impl Sight {
                 Some((base, containers)) => patched(&*engine, &owner, &base, containers).await,
                 None => engine.observe(&owner).await,
             };
-            state.map_err(|error| error.to_string())
+            match state {
+                Err(_) if mutant::is(Mutant::UnseenAsEmpty) => Ok(HostState::default()),
+                state => state.map_err(|error| error.to_string()),
+            }
         };
         let wait = if lazy { HASTE } else { PATIENCE };
         let answer = self.hosts.look(&host, wait, PATIENCE, call).await;
-        Told { host, answer, listed: listed.unwrap_or(asked) }
+        Told { host, answer, is_late, listed: listed.unwrap_or(asked) }
     }
 
     /// Brings the answers into the views of the look before. Returns those that are slow.
@@ -191,8 +208,18 @@ impl Sight {
     ) -> BTreeSet<HostName> {
         let mut slow = BTreeSet::new();
         let mut kept = self.kept();
-        for Told { host, answer, listed } in told {
+        for Told { host, answer, is_late, listed } in told {
             let Some(kept) = kept.get_mut(&host) else { continue };
+            // Whoever planned by it would do again, or undo, what was done meanwhile.
+            let answer = match answer {
+                Answer::View(View::Seen(_))
+                    if is_late && kept.acted && !mutant::is(Mutant::StaleSnapshot) =>
+                {
+                    self.woken.notify_one();
+                    Answer::Pending
+                }
+                answer => answer,
+            };
             let view = match answer {
                 Answer::View(view) => view.map(Arc::new),
                 Answer::Pending => {
@@ -234,7 +261,8 @@ impl Kept {
     /// The last list of the host, where it can be relied on but for what stirred.
     fn good(&self) -> Option<Arc<HostState>> {
         let (state, listed) = self.listed.as_ref()?;
-        (self.heard && listed.elapsed() < FRESH).then(|| state.clone())
+        (self.heard && (listed.elapsed() < FRESH || mutant::is(Mutant::EventsOnly)))
+            .then(|| state.clone())
     }
 }
 
@@ -242,6 +270,8 @@ impl Kept {
 struct Question {
     host: HostName,
     engine: Arc<dyn Engine>,
+    /// An earlier look has asked it.
+    is_late: bool,
     /// Only these containers; the rest is as it was.
     of: Option<(Arc<HostState>, BTreeSet<String>)>,
 }
@@ -250,6 +280,7 @@ struct Question {
 struct Told {
     host: HostName,
     answer: Answer<HostState>,
+    is_late: bool,
     /// When the list that it is based on was asked for.
     listed: Instant,
 }

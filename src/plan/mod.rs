@@ -43,6 +43,7 @@ pub use step::*;
 pub use survey::hold_approval;
 
 use crate::model::{AppId, Desired, Owner, Placed};
+use crate::mutant::{self, Mutant};
 
 use balancing::Planned;
 use draft::Draft;
@@ -247,7 +248,7 @@ fn judge<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a AppId) -> Verdict<'a
     if input.known.busy.contains(app) {
         return Verdict::Busy;
     }
-    if input.desired.blocked.contains_key(app) {
+    if input.desired.blocked.contains_key(app) && !mutant::is(Mutant::UnreadableAsGone) {
         return Verdict::Quiet(Quiet::default());
     }
     let survey = match input.desired.apps.get(app) {

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use crate::model::{AppId, HostName, ServerName, Slot};
 
+use crate::mutant::{self, Mutant};
+
 use super::fleet::{Fleet, Seats};
 use super::survey::{Unit, Work};
 use super::{Input, WaitCause, Waiting};
@@ -102,7 +104,7 @@ fn used_ports(input: &Input<'_>, fleet: &Fleet<'_>, host: &HostName) -> BTreeSet
         used.extend(&state.foreign_ports);
         used.extend(state.containers.iter().filter_map(|container| container.birth.port));
     }
-    if let Some(declared) = fleet.host(host) {
+    if let Some(declared) = fleet.host(host).filter(|_| !mutant::is(Mutant::PortReused)) {
         used.extend(fleet.ports_pointed_at(declared.address));
     }
     used

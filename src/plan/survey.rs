@@ -9,6 +9,8 @@ use crate::model::{
     Revision, Rollout, SecretName, ServerName, Slot,
 };
 
+use crate::mutant::{self, Mutant};
+
 use super::fleet::{Fleet, Seat, Seats};
 use super::{BlockedApp, Input, WaitCause, Waiting};
 
@@ -277,6 +279,9 @@ fn unseen_balancers<'a>(
     fleet: &Fleet<'a>,
     app: &AppId,
 ) -> BTreeSet<&'a BalancerName> {
+    if mutant::is(Mutant::UnseenBalancer) {
+        return BTreeSet::new();
+    }
     let published: BTreeSet<SocketAddr> = fleet
         .containers_of(app)
         .iter()
@@ -403,8 +408,19 @@ fn serves(
     unit: &Unit<'_>,
     weight: u16,
 ) -> bool {
-    let runs = unit.existing.is_some_and(Container::runs);
-    runs && routed.iter().filter(|name| fleet.balancers.contains_key(*name)).all(|balancer| {
+    unit.existing.is_some_and(Container::runs) && is_seated(fleet, work, routed, unit, weight)
+}
+
+/// True where every balancer of its routes that can be seen has it ready, and with a weight
+/// unless its weight is 0.
+fn is_seated(
+    fleet: &Fleet<'_>,
+    work: &Work<'_>,
+    routed: &BTreeSet<&BalancerName>,
+    unit: &Unit<'_>,
+    weight: u16,
+) -> bool {
+    routed.iter().filter(|name| fleet.balancers.contains_key(*name)).all(|balancer| {
         seat(work, balancer, unit).is_some_and(|seat| {
             let ready = seat.runtime.is_none_or(|server| server.admin == AdminState::Ready);
             let in_both =
@@ -419,7 +435,8 @@ fn runs_at(fleet: &Fleet<'_>, balancer: &BalancerName) -> bool {
 }
 
 /// True for a container that needs nothing but perhaps another weight. While others leave, it
-/// must be up as well: else it is waited for, and they stay until it is.
+/// must be up as well: else it is waited for, and they stay until it is. One that ends again and
+/// again stays where it had a weight before: what never was up gets none.
 fn stays(
     fleet: &Fleet<'_>,
     work: &Work<'_>,
@@ -431,7 +448,7 @@ fn stays(
     let Some(container) = unit.existing else { return false };
     let restarting = matches!(container.state, ContainerState::Restarting { .. });
     if restarting && !rolling {
-        return true;
+        return is_seated(fleet, work, routed, unit, weight);
     }
     let starting = container.health == Some(crate::model::EngineHealth::Starting);
     if starting && routed.is_empty() {

@@ -224,6 +224,7 @@ impl HaproxyProxy {
             return Err(refused("fewer answers than commands"));
         };
         let now = self.server_in(servers, path, doing)?;
+        // A removal that was cut short leaves it in the file alone: no request goes there.
         if now.is_none() && weight == 0 {
             return Ok(());
         }

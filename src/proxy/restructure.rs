@@ -23,6 +23,7 @@ use crate::model::{
     AdminState, BackendName, CheckState, FilePath, ProxyConfig, ProxyFile, ProxyProcess,
     ProxyRuntime, ProxyStructure, RuntimeServer, Server, ServerName, Sha256,
 };
+use crate::mutant::{self, Mutant};
 
 /// How long a new generation may take until it answers.
 const READ_BACK: Duration = Duration::from_secs(10);
@@ -293,6 +294,9 @@ pub fn next_config(
     let stays = |(key, backend): &(crate::model::RouteKey, BackendName)| {
         listeners.contains_key(&key.listener) && backends.contains_key(backend)
     };
+    if mutant::is(Mutant::WeightsLost) {
+        servers.values_mut().flat_map(BTreeMap::values_mut).for_each(|server| server.weight = 0);
+    }
     let of = |name: &BackendName| (name.clone(), servers.remove(name).unwrap_or_default());
     let servers = backends.keys().map(of).collect();
     let routes = routes.into_iter().filter(stays).collect();

@@ -15,6 +15,7 @@ use crate::model::{
     API_VERSION, AppId, ApprovalRequest, CommitId, Desired, Hold, Host, HostName, Kind, Metadata,
     Object, Pin,
 };
+use crate::mutant::{self, Mutant};
 use crate::plan::Fallback;
 use crate::store::{Change, Store, StoreError};
 
@@ -234,6 +235,9 @@ impl Memory {
     }
 
     fn write_commits(&self, commits: &Commits) -> Result<(), StoreError> {
+        if mutant::is(Mutant::SkipJournal) {
+            return Ok(());
+        }
         let mut source = object(Kind::Source, "source", None);
         source.status = json(commits);
         self.write(vec![Change::Put(source)]).map(drop)
@@ -249,10 +253,16 @@ impl Memory {
     }
 
     pub fn holds(&self) -> Result<BTreeMap<AppId, Hold>, StoreError> {
-        self.ask(|held| held.holds.clone())
+        self.ask(|held| match mutant::is(Mutant::RetryHeld) {
+            true => BTreeMap::new(),
+            false => held.holds.clone(),
+        })
     }
 
     pub fn hold(&self, hold: &Hold) -> Result<(), StoreError> {
+        if mutant::is(Mutant::ForgetHold) {
+            return Ok(());
+        }
         self.write(vec![Change::Put(of_app(Kind::Hold, &hold.app, hold))]).map(drop)
     }
 

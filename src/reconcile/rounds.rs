@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Applied, Diff, OperationError, Progress};
 use crate::execute::{Executor, Failure, Watcher};
 use crate::model::{AppId, EventType, Hold, HostName, ProxyFile, Revision, SecretName};
+use crate::mutant::{self, Mutant};
 use crate::plan::{Action, Place, Plan, Step, StepOutcome, StepResult};
 
 use super::Controller;
@@ -82,16 +83,16 @@ impl Recorder<'_> {
     fn stir(&self, host: &HostName, step: &Step, result: StepResult) {
         let sight = &self.controller.sight;
         match &step.action {
-            _ if result == StepResult::Failed => sight.stir(host, None),
+            _ if result == StepResult::Failed => sight.act(host, None),
             Action::Pull { .. } => {}
             Action::Create { container } => {
-                sight.stir(host, Some(&container.birth.container_name()));
+                sight.act(host, Some(&container.birth.container_name()));
             }
             Action::Start { name } | Action::WaitReady { name, .. } => {
-                sight.stir(host, Some(name));
+                sight.act(host, Some(name));
             }
-            Action::Stop { id, .. } | Action::Remove { id, .. } => sight.stir(host, Some(&id.0)),
-            _ => sight.stir(host, None),
+            Action::Stop { id, .. } | Action::Remove { id, .. } => sight.act(host, Some(&id.0)),
+            _ => sight.act(host, None),
         }
     }
 }
@@ -202,7 +203,9 @@ impl Controller {
         failures: Vec<(AppId, Failure)>,
     ) -> Result<(), OperationError> {
         for (app, failure) in failures {
-            if let Failure::PortTaken { host, port, .. } = &failure {
+            if let Failure::PortTaken { host, port, .. } = &failure
+                && !mutant::is(Mutant::TakenPortForgotten)
+            {
                 let mut recollection = self.recollect();
                 recollection.taken_ports.entry(host.clone()).or_default().insert(*port);
             }

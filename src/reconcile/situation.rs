@@ -12,6 +12,7 @@ use crate::model::{
     App, AppId, ApprovalRequest, BalancerName, CommitId, Desired, Diagnostic, Guards, Hold, Host,
     HostName, Observed, Pin, Placed, Revision, Sha256, View,
 };
+use crate::mutant::{self, Mutant};
 use crate::observe::{Look, Observer};
 use crate::plan::{BlockedApp, Input, Known, Plan, Planner, StepId};
 use crate::source::Head;
@@ -100,6 +101,9 @@ impl Controller {
             Head::At(commit) => {
                 Tip { commit, requests: Vec::new(), may_apply: true, base: attempted }
             }
+            Head::Behind { tip, .. } if mutant::is(Mutant::OlderCommit) => {
+                Tip { commit: tip, requests: Vec::new(), may_apply: true, base: attempted }
+            }
             Head::Behind { applied, tip } => {
                 tracing::info!(%applied, %tip, "the remote shows an older commit; it is left alone");
                 Tip { commit: applied, requests: Vec::new(), may_apply: true, base: attempted }
@@ -116,7 +120,7 @@ impl Controller {
     ) -> Result<Tip, OperationError> {
         let id = Sha256::of(format!("rewrite {applied} {tip}").as_bytes()).short(12);
         let approved = self.memory.approvals().map_err(|error| store_failed(&error))?.contains(&id);
-        if approved {
+        if approved || mutant::is(Mutant::RewrittenHistory) {
             return Ok(Tip { commit: tip, requests: Vec::new(), may_apply: true, base });
         }
         let reason = format!("history rewritten {}..{}", applied.short(), tip.short());

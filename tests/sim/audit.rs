@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use plimsoll::manifest::Reader;
 use plimsoll::model::{
-    App, AppId, BalancerName, Birth, CommitId, ContainerId, ContainerState, Desired, HostName,
-    ImageContent, Kind, Pin, Revision, Rollout, RouteKey, ServerName, BackendName,
+    App, AppId, BackendName, BalancerName, Birth, CommitId, ContainerId, ContainerState, Desired,
+    HostName, ImageContent, Kind, Pin, Revision, Rollout, RouteKey, ServerName, Sha256,
 };
 use plimsoll::proxy::{lint, render};
 use plimsoll::store::Change;
@@ -63,6 +63,15 @@ pub struct Belief {
     pub result: String,
 }
 
+impl Belief {
+    fn of(status: &serde_json::Value) -> Self {
+        let commit = |name: &str| Some(CommitId(status.get(name)?.as_str()?.to_owned()));
+        let last = status["history"].as_array().and_then(|history| history.last());
+        let result = last.and_then(|last| last["result"].as_str()).unwrap_or("").to_owned();
+        Self { attempted: commit("attempted"), applied: commit("applied"), result }
+    }
+}
+
 type Counts = BTreeMap<(HostName, AppId, Revision), (u32, u32)>;
 
 /// Watches a run.
@@ -75,8 +84,8 @@ pub struct Audit {
     pub counts: Counts,
     /// Approvals that are asked for.
     pub asked: BTreeSet<String>,
-    /// A person let a rewritten history through.
-    pub approved: bool,
+    /// What a person let through, as the disk has it.
+    approved: BTreeSet<String>,
     /// Addresses of servers that a person changed.
     pub meddled: BTreeSet<SocketAddr>,
     pub disturbed_at: Option<Instant>,
@@ -84,6 +93,8 @@ pub struct Audit {
     /// How many servers each route has to keep.
     floors: BTreeMap<(BalancerName, RouteKey), Floor>,
     written: BTreeSet<BalancerName>,
+    /// Whose each route was last.
+    owners: BTreeMap<(BalancerName, RouteKey), AppId>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +125,9 @@ impl Audit {
         }
         let apps = desired.apps.values().map(|app| (app.id.clone(), declared(&desired, app)));
         let declaration = Declaration { apps: apps.collect(), desired: Arc::new(desired) };
+        if declaration.apps.is_empty() && declaration.desired.blocked.is_empty() {
+            world.mark(Mark::NothingDeclared);
+        }
         let mut minima: BTreeMap<(BalancerName, RouteKey), u32> = BTreeMap::new();
         for declared in declaration.apps.values() {
             for route in &declared.app.routes {
@@ -122,7 +136,12 @@ impl Audit {
                     host: route.host.clone(),
                     path: route.path.clone(),
                 };
-                minima.insert((route.balancer.clone(), key), declared.minimum());
+                let key = (route.balancer.clone(), key);
+                let owner = self.owners.insert(key.clone(), declared.app.id.clone());
+                if owner.is_some_and(|owner| owner != declared.app.id) {
+                    world.mark(Mark::RouteMoved);
+                }
+                minima.insert(key, declared.minimum());
             }
         }
         // What can't be read is left as it is.
@@ -143,6 +162,33 @@ impl Audit {
         let tip = world.remote.tip.as_ref()?;
         let same = self.belief.attempted.as_ref() == Some(tip) && world.remote.mirror.is_none();
         self.declarations.get(tip).filter(|_| same)
+    }
+
+    /// True for what a person would let through: the branch as it is, a revision that works.
+    pub fn is_wanted(&self, world: &World, id: &str) -> bool {
+        let (Some(tip), Some(old)) = (&world.remote.tip, &self.belief.attempted) else {
+            return false;
+        };
+        let rewrite = Sha256::of(format!("rewrite {old} {tip}").as_bytes()).short(12);
+        let mut holds = world.disk.holds().into_iter();
+        rewrite == id
+            || holds.any(|hold| plimsoll::plan::hold_approval(&hold.app, &hold.revision) == id)
+    }
+
+    /// The controller ends: what it hadn't on the disk is forgotten.
+    pub fn forget(&mut self, world: &World) {
+        let before = std::mem::take(&mut self.belief);
+        if let Some(source) = world.disk.get(Kind::Source, "source") {
+            self.belief = Belief::of(&source.status);
+        }
+        if before != self.belief {
+            self.floors.values_mut().for_each(|floor| floor.now = 0);
+        }
+    }
+
+    /// What the tip of the branch declares of an app.
+    pub fn declared(&self, world: &World, app: &AppId) -> Option<&Declared> {
+        self.declarations.get(world.remote.tip.as_ref()?)?.apps.get(app)
     }
 
     pub fn created(&mut self, birth: &Birth, host: &HostName) {
@@ -215,7 +261,8 @@ impl Audit {
         if !unit.answers {
             return;
         }
-        let Some(address) = unit.port.map(|port| SocketAddr::new(world.machines[host].address, port))
+        let Some(address) =
+            unit.port.map(|port| SocketAddr::new(world.machines[host].address, port))
         else {
             return;
         };
@@ -257,10 +304,16 @@ impl Audit {
             }
             return;
         };
+        // One that is held is gone back from.
+        if world.disk.holds().iter().any(|hold| hold.app == birth.app) {
+            return;
+        }
         let replicas = declared.hosts.get(host).map_or(0, |(replicas, _)| *replicas);
         let as_declared = |unit: &&Unit| {
             let birth = unit.birth.as_ref();
-            unit.answers && birth.is_some_and(|b| b.app == declared.app.id && b.revision == declared.revision)
+            unit.answers
+                && birth
+                    .is_some_and(|b| b.app == declared.app.id && b.revision == declared.revision)
         };
         let units = world.machines[host].units.values();
         if as_declared(&unit) && units.filter(as_declared).count() as u32 <= replicas {
@@ -295,21 +348,17 @@ impl Audit {
         for change in changes {
             match change {
                 Change::Put(object) if object.kind == Kind::Source => {
-                    let status = &object.status;
-                    let commit = |name: &str| {
-                        Some(CommitId(status.get(name)?.as_str()?.to_owned()))
-                    };
-                    let last = status["history"].as_array().and_then(|history| history.last());
-                    let result = last.and_then(|last| last["result"].as_str()).unwrap_or("");
-                    let (attempted, applied) = (commit("attempted"), commit("applied"));
-                    let before = self.belief.clone();
-                    self.belief = Belief { attempted, applied, result: result.to_owned() };
+                    let now = Belief::of(&object.status);
+                    let before = std::mem::replace(&mut self.belief, now);
                     for (old, new) in [
                         (before.attempted, self.belief.attempted.clone()),
                         (before.applied, self.belief.applied.clone()),
                     ] {
                         self.moved(world, old, new);
                     }
+                }
+                Change::Put(object) if object.kind == Kind::Approval => {
+                    self.approved.insert(object.metadata.name.clone());
                 }
                 Change::Delete(Kind::Hold, _) => world.mark(Mark::HoldLifted),
                 _ => {}
@@ -319,8 +368,10 @@ impl Audit {
 
     fn moved(&mut self, world: &mut World, old: Option<CommitId>, new: Option<CommitId>) {
         let (Some(old), Some(new)) = (old, new) else { return };
-        if !world.remote.is_ancestor(&old, &new) && !self.approved {
-            let message = format!("from {} to {}, which doesn't descend from it", old.short(), new.short());
+        let id = Sha256::of(format!("rewrite {old} {new}").as_bytes()).short(12);
+        if !world.remote.is_ancestor(&old, &new) && !self.approved.contains(&id) {
+            let message =
+                format!("from {} to {}, which doesn't descend from it", old.short(), new.short());
             self.violate(world, "S7", message);
         }
     }
@@ -385,9 +436,10 @@ fn sender_to(world: &World, address: SocketAddr) -> Option<String> {
 fn foreign_touched(world: &World) -> Option<String> {
     let of = |machine: &Machine| {
         let gone = machine.foreign.iter().find(|(id, name)| {
-            machine.units.get(*id).is_none_or(|unit| {
-                unit.name != **name || (machine.up && !unit.runs())
-            })
+            machine
+                .units
+                .get(*id)
+                .is_none_or(|unit| unit.name != **name || (machine.up && !unit.runs()))
         });
         gone.map(|(_, name)| format!("{name} on {} isn't as its owner left it", machine.name))
     };
@@ -402,7 +454,11 @@ fn doubled(world: &World) -> Option<String> {
             let Some(birth) = &unit.birth else { continue };
             let is_ours = !machine.foreign.contains_key(&unit.id);
             if is_ours && !seen.insert((&birth.app, birth.revision, birth.slot)) {
-                return Some(format!("{} is there twice on {}", birth.container_name(), machine.name));
+                return Some(format!(
+                    "{} is there twice on {}",
+                    birth.container_name(),
+                    machine.name
+                ));
             }
         }
     }
@@ -414,7 +470,8 @@ fn misled(world: &World) -> Option<String> {
     let now = world.now();
     for balancer in world.balancers.values() {
         let new = balancer.worker.iter().flat_map(|worker| &worker.seats);
-        let new = new.flat_map(|(b, seats)| seats.values().map(move |seat| (b, seat, seat.takes())));
+        let new =
+            new.flat_map(|(b, seats)| seats.values().map(move |seat| (b, seat, seat.takes())));
         let old = balancer.old.iter().filter(|old| old.ends > now).flat_map(|old| &old.seats);
         let old = old.flat_map(|(b, seats)| {
             seats.values().map(move |seat| (b, seat, seat.busy_until > now))

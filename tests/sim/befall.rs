@@ -40,11 +40,9 @@ impl World {
             What::EngineDown { host, .. } => {
                 let Some(host) = self.nth_host(*host) else { return };
                 self.mark(Mark::EngineLost);
-                self.stop_engine(&host);
-                let dead = |unit: &super::machine::Unit| unit.state == ContainerState::Dead;
-                if self.machine(&host).units.values().any(dead) {
-                    self.mark(Mark::DeadContainer);
-                }
+                // In the middle of what the call that it comes with began.
+                let ends = host.clone();
+                self.after(Duration::from_millis(15), move |world| world.stop_engine(&ends));
                 self.after(lasts, move |world| {
                     world.tell(|| format!("the engine of {host} is back"));
                     world.machine(&host).engine = true;
@@ -199,8 +197,7 @@ impl World {
         nth: usize,
         act: impl FnOnce(&mut Self, &BalancerName, &BackendName, &ServerName),
     ) {
-        let workers =
-            self.balancers.values().filter_map(|b| Some((&b.name, b.worker.as_ref()?)));
+        let workers = self.balancers.values().filter_map(|b| Some((&b.name, b.worker.as_ref()?)));
         let all: Vec<_> = workers
             .flat_map(|(name, worker)| {
                 worker.seats.iter().flat_map(move |(backend, seats)| {

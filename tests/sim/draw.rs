@@ -63,7 +63,15 @@ fn of_the_world(rng: &mut StdRng, like: &Outcome) -> Fault {
         0 => What::Crash,
         1 => What::DropEvents { host, millis: lasts(rng) },
         2 | 3 => What::HostDown { host, millis: lasts(rng) },
-        4 => What::EngineDown { host, millis: lasts(rng) },
+        4 => {
+            let what = What::EngineDown { host, millis: lasts(rng) };
+            let removals = like.calls.get(&Call::Remove).copied().unwrap_or(0);
+            if removals > 0 && rng.random_bool(0.6) {
+                let when = When::Call(Call::Remove, rng.random_range(0..removals));
+                return Fault { when, what };
+            }
+            what
+        }
         5 => What::HostFull { host, millis: lasts(rng) },
         6 | 7 => What::PortTaken { host },
         8 => What::RegistriesDown { millis: lasts(rng) },

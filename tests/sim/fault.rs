@@ -101,42 +101,88 @@ pub enum What {
     /// The controller is killed now.
     Crash,
     /// The engine loses events for so long.
-    DropEvents { host: usize, millis: u64 },
-    HostDown { host: usize, millis: u64 },
+    DropEvents {
+        host: usize,
+        millis: u64,
+    },
+    HostDown {
+        host: usize,
+        millis: u64,
+    },
     /// The engine ends; its containers go on.
-    EngineDown { host: usize, millis: u64 },
+    EngineDown {
+        host: usize,
+        millis: u64,
+    },
     /// The disk of a host is full for so long.
-    HostFull { host: usize, millis: u64 },
+    HostFull {
+        host: usize,
+        millis: u64,
+    },
     /// A program takes the lowest free port of the host's range.
-    PortTaken { host: usize },
-    RegistriesDown { millis: u64 },
+    PortTaken {
+        host: usize,
+    },
+    RegistriesDown {
+        millis: u64,
+    },
     /// HAProxy is killed: nothing brings it back but Plimsoll.
-    BalancerKilled { balancer: usize },
+    BalancerKilled {
+        balancer: usize,
+    },
     /// Its sockets don't answer for so long.
-    BalancerFrozen { balancer: usize, millis: u64 },
+    BalancerFrozen {
+        balancer: usize,
+        millis: u64,
+    },
     /// The next reload isn't taken.
-    ReloadRefused { balancer: usize },
-    GitDown { millis: u64 },
+    ReloadRefused {
+        balancer: usize,
+    },
+    GitDown {
+        millis: u64,
+    },
     /// The remote shows its first commit again for so long.
-    GitMirror { millis: u64 },
+    GitMirror {
+        millis: u64,
+    },
     /// The last commit is replaced by another of the same content.
     GitRewritten,
     /// What isn't journalled is gone: the controller is killed, and sled's files are deleted.
     StoreLost,
     /// The disk of the controller is full for so long.
-    StoreFull { millis: u64 },
+    StoreFull {
+        millis: u64,
+    },
     /// `docker stop`, `docker rm -f`, a kill of its program.
-    PersonStops { nth: usize },
-    PersonRemoves { nth: usize },
-    ProgramKilled { nth: usize },
+    PersonStops {
+        nth: usize,
+    },
+    PersonRemoves {
+        nth: usize,
+    },
+    ProgramKilled {
+        nth: usize,
+    },
     /// `set server weight`, `set server state drain`, `del server`, by hand.
-    PersonWeighs { nth: usize, weight: u16 },
-    PersonDrains { nth: usize },
-    PersonDeletesServer { nth: usize },
+    PersonWeighs {
+        nth: usize,
+        weight: u16,
+    },
+    PersonDrains {
+        nth: usize,
+    },
+    PersonDeletesServer {
+        nth: usize,
+    },
     /// A line is added to HAProxy's file.
-    PersonEdits { balancer: usize },
+    PersonEdits {
+        balancer: usize,
+    },
     /// SIGUSR2 to HAProxy's master.
-    PersonReloads { balancer: usize },
+    PersonReloads {
+        balancer: usize,
+    },
 }
 
 impl What {
@@ -169,6 +215,19 @@ impl What {
             | Self::StoreFull { millis } => *millis,
             _ => 0,
         }
+    }
+
+    /// Somebody changes HAProxy by hand.
+    pub fn is_of_a_person(&self) -> bool {
+        matches!(
+            self,
+            Self::PersonWeighs { .. }
+                | Self::PersonDrains { .. }
+                | Self::PersonDeletesServer { .. }
+                | Self::PersonEdits { .. }
+                | Self::PersonReloads { .. }
+                | Self::BalancerKilled { .. }
+        )
     }
 
     /// The fault itself makes containers come or go that an undisturbed run doesn't touch.

@@ -13,6 +13,7 @@ use plimsoll::model::{
 };
 use tokio::sync::mpsc;
 
+use super::mark::Mark;
 use super::world::World;
 
 /// How a program behaves. The image's tag says it: `NAME:VERSION-NATURE`.
@@ -248,11 +249,9 @@ impl World {
         machine.stir(id);
         self.touch();
         let ready = match nature {
-            Nature::Good
-            | Nature::Deaf
-            | Nature::Late
-            | Nature::Unpullable
-            | Nature::Refused => Some(self.chance(50, 400)),
+            Nature::Good | Nature::Deaf | Nature::Late | Nature::Unpullable | Nature::Refused => {
+                Some(self.chance(50, 400))
+            }
             Nature::Slow => Some(self.chance(1500, 3000)),
             Nature::Sick | Nature::Crashing => None,
         };
@@ -328,9 +327,8 @@ impl World {
         };
         unit.answers = false;
         unit.health = None;
-        unit.state = ContainerState::Restarting {
-            ended: Some(Ended { code, out_of_memory: false }),
-        };
+        unit.state =
+            ContainerState::Restarting { ended: Some(Ended { code, out_of_memory: false }) };
         unit.restarts += 1;
         let pause = Duration::from_millis(100) * 2u32.pow(unit.restarts.min(9) - 1);
         self.machine(host).stir(id);
@@ -422,13 +420,18 @@ impl World {
     /// The engine's process ends; containers go on, removals don't.
     pub fn stop_engine(&mut self, host: &HostName) {
         let machine = self.machine(host);
+        let mut left = false;
         machine.engine = false;
         machine.listeners.clear();
         for unit in machine.units.values_mut() {
             if unit.state == ContainerState::Removing {
                 unit.state = ContainerState::Dead;
                 unit.start += 1;
+                left = true;
             }
+        }
+        if left {
+            self.mark(Mark::DeadContainer);
         }
         self.touch();
     }

@@ -42,12 +42,12 @@ marks! {
     PersonReloaded,
     HoldSet,
     HoldLifted,
-    RolledBack,
     RemoteLost,
     OldMirror,
     HistoryRewritten,
-    RewriteApproved,
-    MassDeletionHeld,
+    Approved,
+    HoldOfAGoodRevision,
+    NothingDeclared,
     FileUnreadable,
     StoreLost,
     StoreFull,
@@ -84,9 +84,9 @@ pub fn of_crash(world: &mut World) {
 pub fn rolls_out(world: &World) -> bool {
     let mut seen = std::collections::BTreeMap::new();
     let births = world.machines.values().flat_map(|machine| machine.units.values());
-    births.filter_map(|unit| unit.birth.as_ref()).any(|birth| {
-        *seen.entry(&birth.app).or_insert(birth.revision) != birth.revision
-    })
+    births
+        .filter_map(|unit| unit.birth.as_ref())
+        .any(|birth| *seen.entry(&birth.app).or_insert(birth.revision) != birth.revision)
 }
 
 /// What the controller says of itself. Nothing is believed of it but that it was met.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll::api::Operations;
-use plimsoll::model::{AppId, HostName, Revision};
+use plimsoll::model::{AppId, Hold, HostName, Revision};
 use plimsoll::reconcile::{Controller, ControllerOperations};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::Violation;
 use super::balancer::Haproxy;
-use super::fault::{Call, Fault, Gate, When};
+use super::fault::{Call, Fault, Gate, What, When};
 use super::life::keep_alive;
 use super::machine::Machine;
 use super::mark::Mark;
@@ -58,8 +58,10 @@ pub struct Outcome {
     /// How long it took, in milliseconds of the world.
     pub millis: u64,
     pub trace: Vec<String>,
-    /// Every fault of a call came to pass.
+    /// How many faults of calls came to pass.
     pub met: u32,
+    /// How many calls had changed something after each step of the walk.
+    pub changes_after: Vec<u32>,
 }
 
 /// Runs it. `like`: what an undisturbed run of the same walk came to.
@@ -79,6 +81,7 @@ struct Run<'a> {
     sim: Sim,
     controller: Arc<std::sync::Mutex<Option<Arc<Controller>>>>,
     states: Vec<Option<State>>,
+    changes_after: Vec<u32>,
 }
 
 impl<'a> Run<'a> {
@@ -104,7 +107,8 @@ impl<'a> Run<'a> {
                 }
             }
         });
-        Self { script, like, sim, controller: Arc::default(), states: Vec::new() }
+        let (states, changes_after) = (Vec::new(), Vec::new());
+        Self { script, like, sim, controller: Arc::default(), states, changes_after }
     }
 
     async fn go(&mut self) {
@@ -132,6 +136,7 @@ impl<'a> Run<'a> {
                 self.expect_end(reached.as_ref()).await;
             }
             self.states.push(reached);
+            self.changes_after.push(self.sim.with(|world| world.gate.changes));
         }
     }
 
@@ -167,7 +172,9 @@ impl<'a> Run<'a> {
     /// Waits until what the undisturbed run came to is there; in an undisturbed run, until the
     /// controller rests.
     async fn settle(&self, step: usize, most: Duration) -> Option<State> {
-        let goal = self.like.map(|like| like.states.get(step).cloned().flatten());
+        let goal = self.like.filter(|_| self.is_comparable());
+        let goal = goal.map(|like| like.states.get(step).cloned().flatten());
+        let rest = Duration::from_secs(if self.script.is_plain() { 5 } else { 12 });
         let end = tokio::time::Instant::now() + most;
         let mut last = (0, tokio::time::Instant::now());
         while tokio::time::Instant::now() < end {
@@ -192,7 +199,7 @@ impl<'a> Run<'a> {
                     return Some(state);
                 }
                 Some(Some(_)) => {}
-                _ if rests && quiet > Duration::from_secs(5) => return Some(state),
+                _ if rests && quiet > rest => return Some(state),
                 // What fails again and again is never at rest.
                 _ if quiet > Duration::from_secs(30) => return Some(state),
                 _ => {}
@@ -201,18 +208,61 @@ impl<'a> Run<'a> {
         None
     }
 
+    /// What a fleet comes to depends on how it came there where a rollout fails or a file can't be
+    /// read: then the ways have to be the same.
+    fn is_comparable(&self) -> bool {
+        let faults = || self.script.faults.iter().map(|fault| &fault.what);
+        let forgot = faults().any(|what| matches!(what, What::StoreLost | What::StoreFull { .. }));
+        let moved = faults().any(|what| what.forces_containers() || what.is_of_a_person());
+        let unread = self.script.walk.iter().any(|fleet| !fleet.broken.is_empty());
+        // What works isn't remembered, or what happens to an app isn't mended.
+        if (forgot && !self.script.is_plain()) || (moved && unread) {
+            return false;
+        }
+        let same_way = self.script.hurry.is_none() && self.states.iter().all(Option::is_some);
+        same_way || self.script.is_plain()
+    }
+
+    /// A revision that works and is held: a person has to have been at work, or a machine lost.
+    fn lift_holds(&self) {
+        let forced = self.script.faults.iter().any(|fault| fault.what.forces_containers());
+        self.sim.with(|world| {
+            for hold in world.disk.holds() {
+                let declared = world.audit.declared(world, &hold.app);
+                let works = declared.is_some_and(|declared| {
+                    declared.revision == hold.revision && declared.nature.works()
+                });
+                if works && forced {
+                    world.mark(Mark::HoldOfAGoodRevision);
+                    let id = plimsoll::plan::hold_approval(&hold.app, &hold.revision);
+                    world.audit.asked.insert(id);
+                } else if works {
+                    let Hold { app, revision, reason, .. } = hold;
+                    let message =
+                        format!("{app} {} works and is held: {reason}", revision.short8());
+                    let millis = world.millis();
+                    let promise = "liveness";
+                    world.audit.violations.push(Violation { promise, message, millis });
+                }
+            }
+        });
+    }
+
     /// A person lets a rewritten history through.
     async fn approve(&self) {
+        self.lift_holds();
         let asked = self.sim.with(|world| std::mem::take(&mut world.audit.asked));
         let controller =
             self.controller.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let Some(controller) = controller else { return };
         for id in asked {
-            self.sim.with(|world| world.audit.approved = true);
+            if !self.sim.with(|world| world.audit.is_wanted(world, &id)) {
+                continue;
+            }
             let operations = ControllerOperations(controller.clone());
             let approval = operations.approve(id.clone());
             match tokio::time::timeout(Duration::from_secs(20), approval).await {
-                Ok(Ok(_)) => self.sim.with(|world| world.mark(Mark::RewriteApproved)),
+                Ok(Ok(_)) => self.sim.with(|world| world.mark(Mark::Approved)),
                 // It is asked for again where it is still wanted.
                 _ => self.sim.with(|world| {
                     world.audit.asked.insert(id);
@@ -239,7 +289,8 @@ impl<'a> Run<'a> {
             return self.violate("liveness", message);
         }
         let Some(like) = self.like else { return };
-        let complete = self.states.iter().chain(&like.states).all(Option::is_some);
+        let complete = self.states.iter().chain(&like.states[..self.states.len()]);
+        let complete = complete.clone().all(Option::is_some) && self.is_comparable();
         let forced = self.script.faults.iter().any(|fault| fault.what.forces_containers());
         if !complete || forced || self.script.hurry.is_some() {
             return;
@@ -270,8 +321,9 @@ impl<'a> Run<'a> {
     }
 
     fn end(self) -> Outcome {
-        let states = self.states;
-        self.sim.with(|world| Outcome {
+        let sim = self.sim.clone();
+        let Self { states, changes_after, .. } = self;
+        sim.with(|world| Outcome {
             violations: world.audit.violations.clone(),
             states,
             counts: world.audit.counts.clone(),
@@ -282,6 +334,19 @@ impl<'a> Run<'a> {
             millis: world.millis(),
             trace: world.trace.lines().to_vec(),
             met: world.gate.met,
+            changes_after,
+        })
+    }
+}
+
+impl Script {
+    /// Every rollout succeeds, and every file can be read.
+    pub fn is_plain(&self) -> bool {
+        self.walk.iter().all(|fleet| {
+            let works = |(name, service): (&String, &super::walk::Service)| {
+                super::machine::Nature::of(&service.image(name)).works()
+            };
+            fleet.broken.is_empty() && fleet.apps.iter().all(works)
         })
     }
 }

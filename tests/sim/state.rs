@@ -15,6 +15,8 @@ pub struct State(pub BTreeMap<String, u32>);
 impl State {
     pub fn of(world: &World) -> Self {
         let mut state = Self::default();
+        let result = &world.audit.belief.result;
+        state.count(format!("the commit's result is {result}"));
         for machine in world.machines.values() {
             for unit in machine.units.values() {
                 let Some(birth) = &unit.birth else { continue };

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use plimsoll::model::{Event, Kind, Object};
+use plimsoll::model::{Event, Hold, Kind, Object};
 use plimsoll::store::{Change, MemoryStore, Store, StoreError, key_of};
 
 use super::call::Caller;
@@ -51,8 +51,12 @@ impl Disk {
     /// The database is deleted; the journal beside it stays.
     pub fn lose(&mut self) {
         use Kind::{Approval, Hold, Host, Pin, Source};
-        self.objects
-            .retain(|(kind, _), _| matches!(kind, Pin | Hold | Approval | Source | Host));
+        self.objects.retain(|(kind, _), _| matches!(kind, Pin | Hold | Approval | Source | Host));
+    }
+
+    pub fn holds(&self) -> Vec<Hold> {
+        let holds = self.objects.iter().filter(|((kind, _), _)| *kind == Kind::Hold);
+        holds.filter_map(|(_, object)| serde_json::from_value(object.spec.clone()).ok()).collect()
     }
 
     pub fn get(&self, kind: Kind, name: &str) -> Option<&Object> {
@@ -71,9 +75,8 @@ pub struct SimStore {
 impl SimStore {
     /// Opens what is on the disk.
     pub fn open(caller: Caller) -> Self {
-        let objects = caller.sim.with(|world| {
-            world.disk.objects.values().cloned().collect::<Vec<_>>()
-        });
+        let objects =
+            caller.sim.with(|world| world.disk.objects.values().cloned().collect::<Vec<_>>());
         let memory = MemoryStore::new();
         // Sizes were looked at when they were written.
         let _ = memory.put(objects);

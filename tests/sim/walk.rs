@@ -181,6 +181,12 @@ impl Walker<'_> {
                 walk.push(fleet.clone());
             }
         }
+        // Everything goes at once, and comes back.
+        if walk.len() > 1 && self.rng.random_bool(0.08) {
+            let at = self.rng.random_range(1..walk.len());
+            let nothing = Fleet { apps: BTreeMap::new(), ..walk[at - 1].clone() };
+            walk.insert(at, Fleet { broken: BTreeSet::new(), ..nothing });
+        }
         walk
     }
 
@@ -203,7 +209,8 @@ impl Walker<'_> {
     }
 
     fn service(&mut self, fleet: &Fleet, name: &str) -> Service {
-        let kinds = [Kind::Routed, Kind::Routed, Kind::Routed, Kind::Volume, Kind::Worker, Kind::Checked];
+        let kinds =
+            [Kind::Routed, Kind::Routed, Kind::Routed, Kind::Volume, Kind::Worker, Kind::Checked];
         let kind = *kinds.choose(self.rng).unwrap_or(&Kind::Routed);
         let mut hosts = BTreeMap::new();
         while hosts.is_empty() {

@@ -199,6 +199,9 @@ impl World {
             self.life += 1;
             let kept = self.pick(usize::MAX);
             self.disk.crash(kept);
+            let mut audit = std::mem::take(&mut self.audit);
+            audit.forget(self);
+            self.audit = audit;
             self.crashed.notify_one();
         }
     }
@@ -207,9 +210,10 @@ impl World {
     pub fn behind(&self, address: SocketAddr) -> Option<(&HostName, &ContainerId)> {
         let at = |machine: &&Machine| machine.up && machine.address == address.ip();
         let machine = self.machines.values().find(at)?;
-        let unit = machine.units.values().find(|unit| {
-            unit.answers && unit.port == Some(address.port())
-        })?;
+        let unit = machine
+            .units
+            .values()
+            .find(|unit| unit.answers && unit.port == Some(address.port()))?;
         Some((&machine.name, &unit.id))
     }
 
