@@ -16,7 +16,7 @@ const REQUIRED: [(&str, &[u32]); 8] = [
     ("N", &[1, 2]),
 ];
 
-/// Files with tests of faults beside `faults_*.rs`.
+/// Files below `tests` with tests of faults, beside `faults_*.rs` and those in `faults`.
 const OTHERS: [&str; 1] = ["store.rs"];
 
 /// The number that a test's name begins with, such as `G3`.
@@ -42,17 +42,16 @@ fn tests_of(text: &str) -> Vec<String> {
     tests
 }
 
-/// The tests of faults in `tests/faults_*.rs` and in [`OTHERS`], with their numbers.
+/// The tests of faults, with their numbers.
 fn tests() -> BTreeMap<String, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let entries = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
+    let of_faults = entries(&folder).filter(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.starts_with("faults_") || OTHERS.contains(&&*name)
+    });
     let mut tests = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let is_ours = name.starts_with("faults_") && name.ends_with(".rs");
-        if !is_ours && !OTHERS.contains(&name.as_str()) {
-            continue;
-        }
+    for path in of_faults.chain(entries(&folder.join("faults"))) {
         for test in tests_of(&std::fs::read_to_string(&path).unwrap()) {
             if let Some(number) = number_of(&test) {
                 tests.insert(test, number);

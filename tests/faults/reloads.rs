@@ -2,10 +2,6 @@
 //! that is always reloading, old workers that don't end, and routes whose servers all change their
 //! weights.
 
-mod harness;
-#[path = "faults/b_words.rs"]
-mod words;
-
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,8 +11,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use harness::{Installation, Load, LowestServing, app, set, signal, wait_until};
-use words::let_users_come;
+use crate::harness::{Installation, Load, LowestServing, app, set, signal, wait_until};
+use crate::words::let_users_come;
 
 const BACKEND: &str = "production.web";
 
@@ -167,7 +163,7 @@ fn h7_old_workers_with_half_open_clients_end() {
     let stays = half_open(&shop, HALF_BODY);
     wait_for_request(&shop, &stays);
     let bounded = shop.balancer().worker();
-    let (code, text) = words::apply(&shop);
+    let (code, text) = crate::words::apply(&shop);
     assert_eq!(code, 0, "the file is restored, and HAProxy reloaded: {text}");
     assert_eq!(shop.balancer().file(), ours);
     wait_until(Duration::from_secs(20), "its worker has ended", || {
@@ -193,7 +189,7 @@ fn h13_weights_that_change_places_are_raised_before_others_are_lowered() {
         shop.repository.push("The other way round");
         // The plan itself says so: what goes to 0 waits for what goes up.
         let plan = shop.diff();
-        let is = |step: &&harness::Step, to_zero: bool| {
+        let is = |step: &&crate::harness::Step, to_zero: bool| {
             step.kind == "setWeight" && step.summary.ends_with(" to 0") == to_zero
         };
         let raise = plan.steps.iter().find(|step| is(step, false)).unwrap();

@@ -1,12 +1,6 @@
 //! The fault catalogue's lines on what surrounds the controller: a wall clock that jumps, and lines
 //! that are slow, lose packets or work in one direction only.
 
-#[path = "faults/a_bad_line.rs"]
-mod bad_line;
-mod harness;
-#[path = "faults/b_words.rs"]
-mod words;
-
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -14,11 +8,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use bad_line::{BadLine, delayed};
-use harness::{
+use crate::bad_line::{BadLine, delayed};
+use crate::harness::{
     Controller, Fleet, Installation, Load, LowestServing, app, document, run, set, wait_until,
 };
-use words::{events, expect_words, let_users_come, status};
+use crate::words::{events, expect_words, let_users_come, status};
 
 /// One container, on that host.
 fn alone(name: &str, host: &str) -> Value {

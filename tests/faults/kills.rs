@@ -2,12 +2,8 @@
 //! worker and master. Everything comes true in the end, what belongs to others stays, and nobody
 //! loses a request unless what was killed is on the request's way.
 //!
-//! The moments are drawn from a seed: `PLIMSOLL_TEST_SEED=7` draws others, and so
-//! do more `PLIMSOLL_TEST_ROUNDS`.
-
-mod harness;
-#[path = "faults/b_words.rs"]
-mod words;
+//! The moments are drawn from a seed. `PLIMSOLL_TEST_SEED=7` draws others, and with
+//! `PLIMSOLL_TEST_ROUNDS=20` there are more.
 
 use std::time::Duration;
 
@@ -17,10 +13,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use harness::{
+use crate::harness::{
     Engine, Fleet, Installation, Load, LowestServing, app, set, signal, wait_for, wait_until,
 };
-use words::let_users_come;
+use crate::words::let_users_come;
 
 /// Whole numbers from the environment.
 fn number(variable: &str, otherwise: u64) -> u64 {

@@ -4,24 +4,18 @@
 //!
 //! The crashes are planted in the binary (`src/failpoint.rs`), which has them in tests only.
 
-#[path = "faults/b_engine.rs"]
-mod engine;
-#[path = "harness/engine_proxy.rs"]
-mod engine_proxy;
-mod harness;
-#[path = "faults/b_words.rs"]
-mod words;
-
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use engine::BrokenEngine;
-use engine_proxy::Fault;
-use harness::{Controller, Fleet, Installation, Load, LowestServing, app, run, set, wait_until};
-use words::{apply, events, expect_words, let_users_come, said, status};
+use crate::engine::BrokenEngine;
+use crate::engine_proxy::Fault;
+use crate::harness::{
+    Controller, Fleet, Installation, Load, LowestServing, app, run, set, wait_until,
+};
+use crate::words::{apply, events, expect_words, let_users_come, said, status};
 
 const FAILPOINT: &str = "PLIMSOLL_FAILPOINT";
 

@@ -1,16 +1,6 @@
 //! The fault catalogue's part on engines that have trouble of their own: no room, a restart, a
 //! removal that they don't finish, events that are lost, ports that change hands.
 
-#[path = "faults/b_engine.rs"]
-mod engine;
-#[path = "harness/engine_proxy.rs"]
-mod engine_proxy;
-mod harness;
-#[path = "faults/a_small_disk.rs"]
-mod small_disk;
-#[path = "faults/b_words.rs"]
-mod words;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,11 +8,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use engine::BrokenEngine;
-use engine_proxy::Fault;
-use harness::{Engine, Fleet, Installation, Load, Registry, app, run, set, wait_for, wait_until};
-use small_disk::SmallDisk;
-use words::{apply, events, expect_words, let_users_come, status};
+use crate::engine::BrokenEngine;
+use crate::engine_proxy::Fault;
+use crate::harness::{
+    Engine, Fleet, Installation, Load, Registry, app, run, set, wait_for, wait_until,
+};
+use crate::small_disk::SmallDisk;
+use crate::words::{apply, events, expect_words, let_users_come, status};
 
 const BACKEND: &str = "production.web";
 
