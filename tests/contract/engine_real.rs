@@ -38,8 +38,7 @@ impl RealEngine {
         // A machine that is busy with other things is no fault of the engine's.
         let (look, observe, change, stop) = (PATIENCE, PATIENCE, PATIENCE, PATIENCE);
         let deadlines = Deadlines { look, observe, change, stop, ..Deadlines::default() };
-        let options =
-            EngineOptions { docker_config: None, deadlines, ..EngineOptions::default() };
+        let options = EngineOptions { docker_config: None, deadlines, ..EngineOptions::default() };
         let engine = DockerEngine::connect(&host, options);
         let id = dockerd.docker(&["image", "inspect", "-f", "{{.Id}}", IMAGE]).unwrap();
         let (dockerd, registry) = (RwLock::new(dockerd), Mutex::default());
