@@ -131,7 +131,7 @@ impl Machine {
     }
 
     /// The birth of a container, where it is that owner's.
-    pub fn ours<'a>(unit: &'a Unit, owner: &Owner) -> Option<Birth> {
+    pub fn ours(unit: &Unit, owner: &Owner) -> Option<Birth> {
         owner.birth_of(&unit.labels)
     }
 

@@ -12,6 +12,8 @@ pub mod balancer;
 pub mod befall;
 pub mod call;
 pub mod campaign;
+pub mod containers;
+pub mod declared;
 pub mod draw;
 pub mod engine;
 pub mod fault;

@@ -445,7 +445,7 @@ impl Proxy for SimProxy {
                 match seats.get_mut(name) {
                     Some(there) if there.address != address => {
                         let answer = format!("it is there with the address {}", there.address);
-                        return Err(self.refused(doing, answer));
+                        Err(self.refused(doing, answer))
                     }
                     Some(there) => {
                         if there.admin == AdminState::Maintenance {
