@@ -45,7 +45,9 @@ pub struct Audit {
     approved: BTreeSet<String>,
     /// Addresses of servers that a person changed.
     pub meddled: BTreeSet<SocketAddr>,
+    /// When the last fault came, and when the last of them ends.
     pub disturbed_at: Option<Instant>,
+    pub mended_at: Option<Instant>,
     pub last_call: Option<Call>,
     /// How many servers each route has to keep.
     floors: BTreeMap<(BalancerName, RouteKey), Floor>,
@@ -250,7 +252,7 @@ impl Audit {
             return self.violate(world, "S8", message);
         }
         let is_empty = desired.apps.is_empty() && desired.blocked.is_empty();
-        if is_empty && unit.state != ContainerState::Created {
+        if is_empty && unit.runs() {
             let message = format!("{name} on {host} is {how}: nobody let the last app go");
             return self.violate(world, "S8", message);
         }

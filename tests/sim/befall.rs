@@ -17,6 +17,7 @@ impl World {
         self.tell(|| format!("{what:?}"));
         self.audit.disturbed_at = Some(self.now());
         let lasts = Duration::from_millis(what.lasts());
+        self.audit.mended_at = self.audit.mended_at.max(Some(self.now() + lasts));
         match what {
             What::Crash => self.crash(),
             What::DropEvents { host, .. } => {

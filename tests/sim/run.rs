@@ -133,7 +133,11 @@ impl<'a> Run<'a> {
                 return;
             }
             if is_last {
-                self.expect_end(reached.as_ref()).await;
+                let mut reached = reached.clone();
+                // What comes while nothing should happen has to be over as well.
+                while !self.expect_end(reached.as_ref()).await {
+                    reached = self.settle(step, CONVERGENCE).await;
+                }
             }
             self.states.push(reached);
             self.changes_after.push(self.sim.with(|world| world.gate.changes));
@@ -186,7 +190,8 @@ impl<'a> Run<'a> {
             let (changes, at_tip, rests, state) = self.sim.with(|world| {
                 let belief = &world.audit.belief;
                 let tip = world.remote.tip.as_ref();
-                let at_tip = belief.attempted.as_ref() == tip && world.alive;
+                let mended = world.audit.mended_at.is_none_or(|at| at < world.now());
+                let at_tip = belief.attempted.as_ref() == tip && world.alive && mended;
                 let rests = at_tip && belief.result != "Progressing";
                 (effects(world), at_tip, rests, State::of(world))
             });
@@ -201,7 +206,7 @@ impl<'a> Run<'a> {
                 Some(Some(_)) => {}
                 _ if rests && quiet > rest => return Some(state),
                 // What fails again and again is never at rest.
-                _ if quiet > Duration::from_secs(30) => return Some(state),
+                _ if at_tip && quiet > Duration::from_secs(30) => return Some(state),
                 _ => {}
             }
         }
@@ -218,7 +223,8 @@ impl<'a> Run<'a> {
         let held_back = |fleet: &Fleet| !fleet.broken.is_empty() || fleet.apps.is_empty();
         let unread = self.script.walk.iter().any(held_back);
         // What works isn't remembered, or what happens to an app isn't mended.
-        if (forgot && !self.script.is_plain()) || (moved && unread) {
+        let stuck = self.script.has(super::machine::Nature::Unpullable);
+        if (forgot && !self.script.is_plain()) || (moved && (unread || stuck)) {
             return false;
         }
         let same_way = self.script.hurry.is_none() && self.states.iter().all(Option::is_some);
@@ -273,30 +279,35 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Liveness, and Sieve's oracle.
-    async fn expect_end(&self, reached: Option<&State>) {
+    /// Liveness, and Sieve's oracle. False where a fault came meanwhile.
+    async fn expect_end(&self, reached: Option<&State>) -> bool {
         let state = self.sim.with(|world| State::of(world));
         if reached.is_none() {
             let goal = self.like.and_then(|like| like.states.last().cloned().flatten());
             let differences = goal.map(|goal| state.differences(&goal)).unwrap_or_default();
             let message = format!("never reached: {}", differences.join("; "));
-            return self.violate("liveness", message);
+            self.violate("liveness", message);
+            return true;
         }
-        let before = self.sim.with(|world| effects(world));
+        let (before, begun) = self.sim.with(|world| (effects(world), world.now()));
         tokio::time::sleep(QUIET).await;
         let (after, now) = self.sim.with(|world| (effects(world), State::of(world)));
+        if self.sim.with(|world| world.audit.disturbed_at.is_some_and(|at| at >= begun)) {
+            return false;
+        }
         let (now, state) = (now.without_result(), state.without_result());
-        if self.like.is_some() && (before != after || now != state) {
+        if self.like.is_some() && self.is_comparable() && (before != after || now != state) {
             let differences = now.differences(&state).join("; ");
             let message = format!("{} more changes: {differences}", after - before);
-            return self.violate("liveness", message);
+            self.violate("liveness", message);
+            return true;
         }
-        let Some(like) = self.like else { return };
+        let Some(like) = self.like else { return true };
         let complete = self.states.iter().chain(&like.states[..self.states.len()]);
         let complete = complete.clone().all(Option::is_some) && self.is_comparable();
         let forced = self.script.faults.iter().any(|fault| fault.what.forces_containers());
         if !complete || forced || self.script.hurry.is_some() {
-            return;
+            return true;
         }
         let counts = self.sim.with(|world| world.audit.counts.clone());
         let keys = counts.keys().chain(like.counts.keys());
@@ -311,9 +322,11 @@ impl<'a> Run<'a> {
                     one.unwrap_or_default(),
                     two.unwrap_or_default()
                 );
-                return self.violate("oracle", message);
+                self.violate("oracle", message);
+                return true;
             }
         }
+        true
     }
 
     fn violate(&self, promise: &'static str, message: String) {
@@ -344,6 +357,13 @@ impl<'a> Run<'a> {
 }
 
 impl Script {
+    fn has(&self, nature: super::machine::Nature) -> bool {
+        let services = self.walk.iter().flat_map(|fleet| &fleet.apps);
+        let mut natures =
+            services.map(|(name, service)| super::machine::Nature::of(&service.image(name)));
+        natures.any(|other| other == nature)
+    }
+
     /// Some rollout of that app fails.
     fn fails(&self, app: &AppId) -> bool {
         let services = self.walk.iter().filter_map(|fleet| fleet.apps.get(app.name.as_str()));
