@@ -172,6 +172,10 @@ impl Revision {
         Self(sha)
     }
 
+    pub(super) fn sha256(&self) -> &Sha256 {
+        &self.0
+    }
+
     /// The 8 digits of server names.
     pub fn short8(&self) -> String {
         self.0.short(8)

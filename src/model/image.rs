@@ -40,7 +40,7 @@ impl Sha256 {
         text.len() <= 64 && self.digits().zip(text.chars()).all(|(ours, theirs)| ours == theirs)
     }
 
-    fn digits(&self) -> impl Iterator<Item = char> + '_ {
+    pub(super) fn digits(&self) -> impl Iterator<Item = char> + '_ {
         let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'a' + half - 10 });
         self.0.iter().flat_map(move |byte| [digit(byte >> 4), digit(byte & 15)])
     }
