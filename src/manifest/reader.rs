@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
 
 use super::base::Bases;
 use super::decode;
 use super::document::Class;
 use super::file::{File, is_manifest};
-use super::link::{DecodeApp, DecodedApp, Linked, link};
+use super::link::{DecodeApp, DecodedApp, Environment, Linked, link};
 use super::mistake::{Mistake, Mistakes, Texts};
 use super::node::merge;
 use super::text::FileId;
 use crate::model::{
-    App, AppId, Blocked, Content, Desired, Diagnostic, Files, Host, HostName, Location,
+    App, AppId, Blocked, Content, Desired, Diagnostic, EnvironmentName, Files, Host, HostName,
+    Location,
 };
 
 /// The most files of a commit that are read.
@@ -43,6 +43,7 @@ pub struct Reading {
 pub struct Reader {
     known: BTreeMap<String, Known>,
     apps: BTreeMap<(FileId, usize), KnownApp>,
+    environments: BTreeMap<EnvironmentName, Arc<Environment>>,
     next: u32,
     /// Hosts and Apps of the commit before, which the next one shares what didn't change with.
     hosts: OrdMap<HostName, Arc<Host>>,
@@ -61,6 +62,8 @@ struct Known {
 struct KnownApp {
     bases: Vec<FileId>,
     decoded: Arc<DecodedApp>,
+    /// What it made in the environment that it was in last.
+    made: Option<(Option<Arc<Environment>>, Arc<App>)>,
 }
 
 impl Reader {
@@ -73,11 +76,13 @@ impl Reader {
         let (parsed, files_parsed) = self.parse(files);
         let texts = Texts::new(parsed.values().map(|file| (file.id, file.text.clone())));
         let left_out = files.files.keys().filter(|path| is_manifest(path)).count() > parsed.len();
-        let mut apps = KnownApps { known: &mut self.apps };
+        let mut apps = KnownApps { known: &mut self.apps, environments: &mut self.environments };
         let mut linked = link(files.commit.clone(), &parsed, &texts, &mut apps);
         if let Some(desired) = &mut linked.desired {
-            share(&mut self.hosts, &mut desired.hosts);
-            share(&mut self.declared, &mut desired.apps);
+            share(&mut self.hosts, std::mem::take(&mut linked.hosts));
+            share(&mut self.declared, std::mem::take(&mut linked.apps));
+            desired.hosts.clone_from(&self.hosts);
+            desired.apps.clone_from(&self.declared);
         }
         if left_out && let Some(desired) = &mut linked.desired {
             let location = Location { file: ".".to_owned(), line: 1 };
@@ -122,26 +127,33 @@ impl Reader {
     }
 }
 
-/// Makes the new map the old one with the differences, so that what is the same is shared.
-fn share<K: Ord + Clone, V: PartialEq>(old: &mut OrdMap<K, Arc<V>>, new: &mut OrdMap<K, Arc<V>>) {
-    let mut shared = old.clone();
-    for difference in old.diff(new) {
-        match difference {
-            DiffItem::Add(key, value) | DiffItem::Update { new: (key, value), .. } => {
-                shared.insert(key.clone(), value.clone());
-            }
-            DiffItem::Remove(key, _) => {
-                shared.remove(key);
-            }
+/// Brings the old map to what is new, so that both share what is the same.
+fn share<K: Ord + Clone, V: Eq>(old: &mut OrdMap<K, Arc<V>>, new: BTreeMap<K, Arc<V>>) {
+    if old.is_empty() {
+        *old = new.into_iter().collect();
+        return;
+    }
+    let gone: Vec<K> = old.keys().filter(|key| !new.contains_key(*key)).cloned().collect();
+    let mut known = old.iter().peekable();
+    let mut changed = Vec::new();
+    for (key, value) in new {
+        while known.next_if(|(other, _)| **other < key).is_some() {}
+        let before = known.next_if(|(other, _)| **other == key);
+        // The same value at another place is the same too.
+        if before.is_none_or(|(_, before)| *before != value) {
+            changed.push((key, value));
         }
     }
-    new.clone_from(&shared);
-    *old = shared;
+    for key in gone {
+        old.remove(&key);
+    }
+    old.extend(changed);
 }
 
 /// The memory of [`Reader`] for Apps.
 struct KnownApps<'r> {
     known: &'r mut BTreeMap<(FileId, usize), KnownApp>,
+    environments: &'r mut BTreeMap<EnvironmentName, Arc<Environment>>,
 }
 
 impl DecodeApp for KnownApps<'_> {
@@ -174,8 +186,46 @@ impl DecodeApp for KnownApps<'_> {
         };
         let draft = decode::app(merged.as_ref().unwrap_or(spec), at, &mut found);
         let decoded = Arc::new(DecodedApp { draft, found, broken_base: None });
-        self.known.insert(key, KnownApp { bases: files, decoded: decoded.clone() });
+        let known = KnownApp { bases: files, decoded: decoded.clone(), made: None };
+        self.known.insert(key, known);
         decoded
+    }
+
+    fn environment(
+        &mut self,
+        name: &EnvironmentName,
+        environment: Environment,
+    ) -> Arc<Environment> {
+        if let Some(known) = self.environments.get(name).filter(|known| ***known == environment) {
+            return known.clone();
+        }
+        let environment = Arc::new(environment);
+        self.environments.insert(name.clone(), environment.clone());
+        environment
+    }
+
+    fn app(
+        &mut self,
+        (file, index): (&Arc<File>, usize),
+        environment: Option<&Arc<Environment>>,
+        make: &mut dyn FnMut() -> Option<App>,
+    ) -> Option<Arc<App>> {
+        let Some(known) = self.known.get_mut(&(file.id, index)) else {
+            return make().map(Arc::new);
+        };
+        if let Some((made_in, app)) = &known.made {
+            let is_same = match (made_in, environment) {
+                (Some(then), Some(now)) => Arc::ptr_eq(then, now),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if is_same {
+                return Some(app.clone());
+            }
+        }
+        let app = Arc::new(make()?);
+        known.made = Some((environment.cloned(), app.clone()));
+        Some(app)
     }
 }
 
@@ -188,7 +238,7 @@ fn too_many() -> String {
 }
 
 fn report(linked: Linked, texts: &Texts, left_out: bool, files_parsed: usize) -> Reading {
-    let Linked { desired, errors, warnings } = linked;
+    let Linked { desired, hosts: _, apps: _, errors, warnings } = linked;
     let mut diagnostics = diagnostics(errors, texts);
     let at_the_root = |message: String, hint: &str| Diagnostic {
         location: Location { file: ".".to_owned(), line: 1 },

@@ -10,13 +10,13 @@ use super::super::document::Identity;
 use super::super::mistake::{Mistakes, known_names, nearest};
 use super::super::text::Extent;
 use super::routes::conflicts;
-use super::{Apps, DecodeApp, DecodedApp, Linker, Object, because};
+use super::{Apps, DecodeApp, DecodedApp, Environment, Linker, Object, because};
 use crate::model::{App, AppId, Blocked, EngineAddress, Placement};
 
 /// The Apps of a commit.
 #[derive(Default)]
 pub(super) struct LinkedApps {
-    pub apps: Apps<App>,
+    pub apps: Apps<Arc<App>>,
     pub blocked: Apps<Blocked>,
 }
 
@@ -56,7 +56,7 @@ impl<'f> Linker<'f> {
                     .error(conflict.at, conflict.message)
                     .hint("a request can go to one app only: change host, path or listener of one of them");
             }
-            self.settle(id, object, decoded, &mut linked);
+            self.settle(id, object, decoded, decoder, &mut linked);
         }
         linked
     }
@@ -207,13 +207,20 @@ impl<'f> Linker<'f> {
         id: &AppId,
         object: Object<'_>,
         decoded: &Arc<DecodedApp>,
+        decoder: &mut dyn DecodeApp,
         linked: &mut LinkedApps,
     ) {
         let blocked = object.blocked(self.texts);
         let location = object.document.location.clone();
         self.errors.extend(object.found.errors);
         self.warnings.extend(object.found.warnings);
-        let app = decoded.draft.as_ref().and_then(|draft| self.app(id, draft, location.clone()));
+        let environment = self.environments.get(&id.environment);
+        let environment = environment.and_then(|environment| environment.as_ref().ok());
+        let mut make = || {
+            let draft = decoded.draft.as_ref()?;
+            app(id, draft, environment.map(AsRef::as_ref), location.clone())
+        };
+        let app = decoder.app((object.file, object.index), environment, &mut make);
         match (blocked, app) {
             (None, Some(app)) => {
                 linked.apps.insert(id.clone(), app);
@@ -227,33 +234,35 @@ impl<'f> Linker<'f> {
             }
         }
     }
+}
 
-    fn app(&self, id: &AppId, draft: &AppDraft, location: crate::model::Location) -> Option<App> {
-        let mut template = draft.template.clone()?;
-        if let Some(Ok(shared)) = self.environments.get(&id.environment) {
-            for (key, value) in shared {
-                template.env.entry(key.clone()).or_insert_with(|| value.clone());
-            }
-        }
-        let placement = |host: &str| Placement {
-            replicas: draft.replicas.on(host),
-            weight: draft.weight_on(host),
-        };
-        Some(App {
-            id: id.clone(),
-            template,
-            placement: draft
-                .hosts
-                .iter()
-                .map(|(host, _)| (host.clone(), placement(host.as_str())))
-                .collect(),
-            routes: draft.routes.iter().map(|route| route.route.clone()).collect(),
-            health: draft.health.clone(),
-            drain: draft.drain,
-            rollout: draft.rollout,
-            location,
-        })
+/// The App that a draft and its environment make.
+fn app(
+    id: &AppId,
+    draft: &AppDraft,
+    environment: Option<&Environment>,
+    location: crate::model::Location,
+) -> Option<App> {
+    let mut template = draft.template.clone()?;
+    for (key, value) in environment.into_iter().flatten() {
+        template.env.entry(key.clone()).or_insert_with(|| value.clone());
     }
+    let placement =
+        |host: &str| Placement { replicas: draft.replicas.on(host), weight: draft.weight_on(host) };
+    Some(App {
+        id: id.clone(),
+        template,
+        placement: draft
+            .hosts
+            .iter()
+            .map(|(host, _)| (host.clone(), placement(host.as_str())))
+            .collect(),
+        routes: draft.routes.iter().map(|route| route.route.clone()).collect(),
+        health: draft.health.clone(),
+        drain: draft.drain,
+        rollout: draft.rollout,
+        location,
+    })
 }
 
 impl Judgement {
