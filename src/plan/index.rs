@@ -386,7 +386,7 @@ impl Facts {
             let all = process.into_iter().chain(file).flatten();
             let mut routes: Vec<(AppId, RouteKey)> =
                 all.map(|(key, backend)| (backend.app.clone(), key.clone())).collect();
-            routes.sort_by(|a, b| a.cmp(b));
+            routes.sort();
             routes.dedup();
             routes.into()
         })
