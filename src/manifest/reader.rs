@@ -10,7 +10,7 @@ use super::base::Bases;
 use super::decode;
 use super::document::Class;
 use super::file::{File, is_manifest};
-use super::link::{DecodeApp, DecodedApp, Environment, Linked, link};
+use super::link::{Context, DecodeApp, DecodedApp, Environment, Judgement, Linked, link};
 use super::mistake::{Mistake, Mistakes, Texts};
 use super::node::merge;
 use super::text::FileId;
@@ -41,20 +41,15 @@ pub struct Reading {
 /// commit before.
 #[derive(Debug, Default)]
 pub struct Reader {
-    known: BTreeMap<String, Known>,
-    apps: BTreeMap<(FileId, usize), KnownApp>,
-    environments: BTreeMap<EnvironmentName, Arc<Environment>>,
+    files: BTreeMap<String, Arc<File>>,
+    /// Of each of `files` git's id of the content, or the reason why there is none.
+    contents: BTreeMap<String, String>,
+    texts: Texts,
+    apps: KnownApps,
     next: u32,
     /// Hosts and Apps of the commit before, which the next one shares what didn't change with.
     hosts: OrdMap<HostName, Arc<Host>>,
     declared: OrdMap<AppId, Arc<App>>,
-}
-
-#[derive(Debug)]
-struct Known {
-    /// Git's id of the content, or the reason why there is none.
-    content: String,
-    file: Arc<File>,
 }
 
 /// An App that was decoded with these files as its bases.
@@ -62,6 +57,8 @@ struct Known {
 struct KnownApp {
     bases: Vec<FileId>,
     decoded: Arc<DecodedApp>,
+    /// How it was judged last, and against which context.
+    judged: Option<(u64, Judgement)>,
     /// What it made in the environment that it was in last.
     made: Option<(Option<Arc<Environment>>, Arc<App>)>,
 }
@@ -73,11 +70,9 @@ impl Reader {
 
     /// Reads all manifests among `files`. Mistakes are values: this never fails.
     pub fn read(&mut self, files: &Files) -> Reading {
-        let (parsed, files_parsed) = self.parse(files);
-        let texts = Texts::new(parsed.values().map(|file| (file.id, file.text.clone())));
-        let left_out = files.files.keys().filter(|path| is_manifest(path)).count() > parsed.len();
-        let mut apps = KnownApps { known: &mut self.apps, environments: &mut self.environments };
-        let mut linked = link(files.commit.clone(), &parsed, &texts, &mut apps);
+        let (files_parsed, left_out) = self.parse(files);
+        let Self { files: parsed, texts, apps, .. } = self;
+        let mut linked = link(files.commit.clone(), parsed, texts, apps);
         if let Some(desired) = &mut linked.desired {
             share(&mut self.hosts, std::mem::take(&mut linked.hosts));
             share(&mut self.declared, std::mem::take(&mut linked.apps));
@@ -88,33 +83,46 @@ impl Reader {
             let location = Location { file: ".".to_owned(), line: 1 };
             desired.unreadable.push(Blocked { location, reason: too_many() });
         }
-        let live: std::collections::BTreeSet<_> = parsed.values().map(|file| file.id).collect();
-        self.apps.retain(|(file, _), _| live.contains(file));
-        report(linked, &texts, left_out, files_parsed)
+        report(linked, &self.texts, left_out, files_parsed)
     }
 
-    /// The files of this commit by path, and how many weren't known.
-    fn parse(&mut self, files: &Files) -> (BTreeMap<String, Arc<File>>, usize) {
-        let mut known = std::mem::take(&mut self.known);
-        let mut count = 0;
-        let manifests = files.files.iter().filter(|(path, _)| is_manifest(path)).take(MOST_FILES);
-        for (path, content) in manifests {
-            let key = match content {
-                Content::Bytes { blob, .. } => blob,
-                Content::Refused { reason } => reason,
-            };
-            let entry = match known.remove(path).filter(|known| known.content == *key) {
-                Some(entry) => entry,
-                None => {
-                    count += 1;
-                    let file = Arc::new(self.parse_one(path, content));
-                    Known { content: key.clone(), file }
-                }
-            };
-            self.known.insert(path.clone(), entry);
+    /// Brings the files to those of this commit: one walk over both. Returns how many weren't
+    /// known, and whether some were left out.
+    fn parse(&mut self, files: &Files) -> (usize, bool) {
+        let (mut changed, mut gone) = (Vec::new(), Vec::new());
+        let mut known = self.contents.iter().peekable();
+        let mut manifests = files.files.iter().filter(|(path, _)| is_manifest(path));
+        for (path, content) in manifests.by_ref().take(MOST_FILES) {
+            while let Some((other, _)) = known.next_if(|(other, _)| *other < path) {
+                gone.push(other.clone());
+            }
+            let before = known.next_if(|(other, _)| *other == path);
+            if before.is_none_or(|(_, known)| known != key_of(content)) {
+                changed.push((path, content));
+            }
         }
-        let parsed = self.known.iter().map(|(path, known)| (path.clone(), known.file.clone()));
-        (parsed.collect(), count)
+        gone.extend(known.map(|(path, _)| path.clone()));
+        let left_out = manifests.next().is_some();
+        for path in &gone {
+            self.forget(path);
+        }
+        for (path, content) in &changed {
+            self.forget(path);
+            let file = Arc::new(self.parse_one(path, content));
+            self.texts.add(file.id, file.text.clone());
+            self.contents.insert((*path).clone(), key_of(content).to_owned());
+            self.files.insert((*path).clone(), file);
+        }
+        (changed.len(), left_out)
+    }
+
+    fn forget(&mut self, path: &str) {
+        self.contents.remove(path);
+        let Some(file) = self.files.remove(path) else { return };
+        self.texts.forget(file.id);
+        for index in 0..file.documents.len() {
+            self.apps.known.remove(&(file.id, index));
+        }
     }
 
     fn parse_one(&mut self, path: &str, content: &Content) -> File {
@@ -150,13 +158,37 @@ fn share<K: Ord + Clone, V: Eq>(old: &mut OrdMap<K, Arc<V>>, new: BTreeMap<K, Ar
     old.extend(changed);
 }
 
-/// The memory of [`Reader`] for Apps.
-struct KnownApps<'r> {
-    known: &'r mut BTreeMap<(FileId, usize), KnownApp>,
-    environments: &'r mut BTreeMap<EnvironmentName, Arc<Environment>>,
+/// What two contents of one file differ by.
+fn key_of(content: &Content) -> &str {
+    match content {
+        Content::Bytes { blob, .. } => blob,
+        Content::Refused { reason } => reason,
+    }
 }
 
-impl DecodeApp for KnownApps<'_> {
+/// The memory of [`Reader`] for Apps.
+#[derive(Debug, Default)]
+struct KnownApps {
+    known: BTreeMap<(FileId, usize), KnownApp>,
+    environments: BTreeMap<EnvironmentName, Arc<Environment>>,
+    context: Context,
+    /// Counts the contexts that differed from the one before.
+    context_number: u64,
+}
+
+impl KnownApps {
+    /// What is known of a document that was decoded to this.
+    fn of(
+        &mut self,
+        (file, index): (&Arc<File>, usize),
+        decoded: &Arc<DecodedApp>,
+    ) -> Option<&mut KnownApp> {
+        let known = self.known.get_mut(&(file.id, index))?;
+        Arc::ptr_eq(&known.decoded, decoded).then_some(known)
+    }
+}
+
+impl DecodeApp for KnownApps {
     fn decode(&mut self, file: &Arc<File>, index: usize, bases: &mut Bases<'_>) -> Arc<DecodedApp> {
         let Some(document) = file.documents.get(index) else { return broken(Mistakes::default()) };
         let mut found = Mistakes::default();
@@ -186,8 +218,8 @@ impl DecodeApp for KnownApps<'_> {
         };
         let draft = decode::app(merged.as_ref().unwrap_or(spec), at, &mut found);
         let decoded = Arc::new(DecodedApp { draft, found, broken_base: None });
-        let known = KnownApp { bases: files, decoded: decoded.clone(), made: None };
-        self.known.insert(key, known);
+        let (decoded_to, judged, made) = (decoded.clone(), None, None);
+        self.known.insert(key, KnownApp { bases: files, decoded: decoded_to, judged, made });
         decoded
     }
 
@@ -204,13 +236,39 @@ impl DecodeApp for KnownApps<'_> {
         environment
     }
 
+    fn set_context(&mut self, context: Context) {
+        if self.context != context {
+            self.context = context;
+            self.context_number += 1;
+        }
+    }
+
+    fn judgement(
+        &mut self,
+        document: (&Arc<File>, usize),
+        decoded: &Arc<DecodedApp>,
+        judge: &mut dyn FnMut() -> Judgement,
+    ) -> Judgement {
+        let number = self.context_number;
+        let Some(known) = self.of(document, decoded) else { return judge() };
+        match &known.judged {
+            Some((against, judgement)) if *against == number => judgement.clone(),
+            _ => {
+                let judgement = judge();
+                known.judged = Some((number, judgement.clone()));
+                judgement
+            }
+        }
+    }
+
     fn app(
         &mut self,
-        (file, index): (&Arc<File>, usize),
+        document: (&Arc<File>, usize),
+        decoded: &Arc<DecodedApp>,
         environment: Option<&Arc<Environment>>,
         make: &mut dyn FnMut() -> Option<App>,
     ) -> Option<Arc<App>> {
-        let Some(known) = self.known.get_mut(&(file.id, index)) else {
+        let Some(known) = self.of(document, decoded) else {
             return make().map(Arc::new);
         };
         if let Some((made_in, app)) = &known.made {

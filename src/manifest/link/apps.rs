@@ -21,8 +21,8 @@ pub(super) struct LinkedApps {
 }
 
 /// What an App refers to and can't have.
-#[derive(Default)]
-struct Judgement {
+#[derive(Debug, Clone, Default)]
+pub(in super::super) struct Judgement {
     found: Mistakes,
     /// Something that it needs is there, but broken.
     needs: Option<String>,
@@ -38,12 +38,11 @@ impl<'f> Linker<'f> {
         let decoded: Vec<_> =
             objects.iter().map(|(_, o)| decoder.decode(o.file, o.index, bases)).collect();
         for ((id, object), decoded) in objects.iter_mut().zip(&decoded) {
-            self.judge(id, object, decoded);
+            self.judge(id, object, decoded, decoder);
         }
         let drafts = objects.iter().zip(&decoded).filter(|((_, object), _)| !object.is_double);
-        let drafts: Apps<&AppDraft> = drafts
-            .filter_map(|((id, _), decoded)| Some(((*id).clone(), decoded.draft.as_ref()?)))
-            .collect();
+        let drafts: Vec<(&AppId, &AppDraft)> =
+            drafts.filter_map(|((id, _), decoded)| Some((*id, decoded.draft.as_ref()?))).collect();
         let mut refused: Apps<Vec<_>> = BTreeMap::new();
         for conflict in conflicts(&drafts, self.texts) {
             refused.entry(conflict.app.clone()).or_default().push(conflict);
@@ -76,11 +75,25 @@ impl<'f> Linker<'f> {
         apps
     }
 
-    fn judge(&self, id: &AppId, object: &mut Object<'_>, decoded: &DecodedApp) {
+    fn judge(
+        &self,
+        id: &AppId,
+        object: &mut Object<'_>,
+        decoded: &Arc<DecodedApp>,
+        decoder: &mut dyn DecodeApp,
+    ) {
         let is_cut = object.document.spec().is_none() && !object.found.errors.is_empty();
         if !is_cut {
             object.found.add(&decoded.found);
         }
+        let document = (object.file, object.index);
+        let mut judge = || self.judgement(id, object, decoded);
+        let Judgement { found, needs } = decoder.judgement(document, decoded, &mut judge);
+        object.found.add(&found);
+        object.needs = needs;
+    }
+
+    fn judgement(&self, id: &AppId, object: &Object<'_>, decoded: &DecodedApp) -> Judgement {
         let mut judgement = Judgement::default();
         if let Some(reason) = &decoded.broken_base {
             judgement.needs = Some(reason.clone());
@@ -92,8 +105,7 @@ impl<'f> Linker<'f> {
             self.judge_routes(draft, &mut judgement);
             warn_of_silence(draft, &mut judgement.found);
         }
-        object.found.add(&judgement.found);
-        object.needs = judgement.needs;
+        judgement
     }
 
     fn judge_environment(&self, id: &AppId, at: Extent, judgement: &mut Judgement) {
@@ -220,7 +232,7 @@ impl<'f> Linker<'f> {
             let draft = decoded.draft.as_ref()?;
             app(id, draft, environment.map(AsRef::as_ref), location.clone())
         };
-        let app = decoder.app((object.file, object.index), environment, &mut make);
+        let app = decoder.app((object.file, object.index), decoded, environment, &mut make);
         match (blocked, app) {
             (None, Some(app)) => {
                 linked.apps.insert(id.clone(), app);

@@ -7,7 +7,9 @@ mod balancers;
 mod hosts;
 mod routes;
 
-use std::collections::BTreeMap;
+pub(super) use apps::Judgement;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -18,6 +20,7 @@ use super::document::{Class, Document, Head, Identity};
 use super::file::File;
 use super::mistake::{Mistake, Mistakes, Texts};
 use super::node::Node;
+use super::text::FileId;
 use crate::model::{
     App, AppId, BalancerName, Blocked, CommitId, Desired, EnvSource, EnvironmentName, Host,
     HostName, Installation, Location,
@@ -42,14 +45,36 @@ pub(super) trait DecodeApp {
     fn environment(&mut self, name: &EnvironmentName, environment: Environment)
     -> Arc<Environment>;
 
-    /// The App that was made of that document before, as it was decoded last and in that very
-    /// environment; else the one that `make` makes.
+    /// Apps are judged against this from now on.
+    fn set_context(&mut self, context: Context);
+
+    /// How that document, decoded to `decoded`, was judged before against the same context; else
+    /// as `judge` does.
+    fn judgement(
+        &mut self,
+        document: (&Arc<File>, usize),
+        decoded: &Arc<DecodedApp>,
+        judge: &mut dyn FnMut() -> Judgement,
+    ) -> Judgement;
+
+    /// The App that was made of that document, decoded to `decoded`, in that very environment
+    /// before; else the one that `make` makes.
     fn app(
         &mut self,
         document: (&Arc<File>, usize),
+        decoded: &Arc<DecodedApp>,
         environment: Option<&Arc<Environment>>,
         make: &mut dyn FnMut() -> Option<App>,
     ) -> Option<Arc<App>>;
+}
+
+/// All that an App is judged against: what isn't an App follows from these.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Context {
+    /// The files that hold anything but Apps, or that can't be read.
+    files: Vec<FileId>,
+    /// The paths that Apps name as bases.
+    bases: BTreeSet<String>,
 }
 
 /// What the containers of an Environment have in common.
@@ -121,7 +146,7 @@ pub(super) fn link(
         errors: Vec::new(),
         warnings: Vec::new(),
     };
-    linker.sort(files);
+    apps.set_context(linker.sort(files));
     linker.refuse_doubles();
     let installation = linker.installation();
     linker.link_environments(apps);
@@ -136,9 +161,13 @@ pub(super) fn link(
 
 impl<'f> Linker<'f> {
     /// Each document to its identity; what has none is unreadable.
-    fn sort(&mut self, files: &'f BTreeMap<String, Arc<File>>) {
+    fn sort(&mut self, files: &'f BTreeMap<String, Arc<File>>) -> Context {
+        let mut others = Vec::new();
         let named = base::named(files);
         for (path, file) in files {
+            if !holds_only_apps(file) {
+                others.push(file.id);
+            }
             let is_base = named.contains(path);
             if let Some(fault) = &file.fault {
                 self.errors.push(fault.clone());
@@ -152,6 +181,7 @@ impl<'f> Linker<'f> {
                 self.sort_document(file, index, document, is_base);
             }
         }
+        Context { files: others, bases: named }
     }
 
     fn sort_document(
@@ -292,6 +322,13 @@ impl<'f> Linker<'f> {
         let (errors, warnings) = (self.errors, self.warnings);
         Linked { desired, hosts, apps: linked.apps, errors, warnings }
     }
+}
+
+fn holds_only_apps(file: &File) -> bool {
+    let is_app = |document: &Document| {
+        matches!(&document.class, Class::Declares(Head { identity: Identity::App(_), .. }))
+    };
+    file.fault.is_none() && file.documents.iter().all(is_app)
 }
 
 /// What can be used, and what can't.
