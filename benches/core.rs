@@ -20,12 +20,15 @@ use plimsoll::source::{GitSource, Source, SourceOptions};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Figures that are measured together.
+type Part = fn(&mut Table);
+
 /// How often each figure is measured; the median counts.
 const ROUNDS: usize = 11;
 
 fn main() {
     let mut table = Table::default();
-    let parts: [(&str, fn(&mut Table)); 5] = [
+    let parts: [(&str, Part); 5] = [
         ("resident", resident),
         ("planning", planning),
         ("reading", reading),

@@ -181,11 +181,6 @@ impl Revision {
         self.0.short(8)
     }
 
-    /// True where these are its first digits.
-    pub fn begins_with(&self, digits: &str) -> bool {
-        self.0.begins_with(digits)
-    }
-
     pub fn as_bytes(&self) -> &[u8; 32] {
         self.0.as_bytes()
     }
