@@ -1,6 +1,7 @@
 //! The core at the size that the design names: 10,000 apps with 100,000 containers on 1,000
 //! hosts behind one HAProxy. Prints a table with each bound and whether it held; the same table,
-//! with the machine's size, is in the book. `make bench` runs it in release mode.
+//! with the machine's size, is in the book. `make bench` runs it in release mode. Arguments name the
+//! parts that are to be run: `cargo bench --bench core -- planning`.
 
 #[path = "../tests/fleet_model/mod.rs"]
 mod fleet_model;
@@ -15,17 +16,35 @@ use plimsoll::plan::Planner;
 use plimsoll::proxy;
 use plimsoll::source::{GitSource, Source, SourceOptions};
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Figures that are measured together.
+type Part = fn(&mut Table);
+
 /// How often each figure is measured; the median counts.
 const ROUNDS: usize = 11;
 
 fn main() {
     let mut table = Table::default();
-    resident(&mut table);
-    planning(&mut table);
-    reading(&mut table);
-    from_git(&mut table, "flat", |number| format!("apps/app-{number}.yaml"));
-    from_git(&mut table, "nested", |number| format!("apps/{}/app-{number}.yaml", number % 100));
-    rendering(&mut table);
+    let parts: [(&str, Part); 5] = [
+        ("resident", resident),
+        ("planning", planning),
+        ("reading", reading),
+        ("git", |table| {
+            from_git(table, "flat", |number| format!("apps/app-{number}.yaml"));
+            from_git(table, "nested", |number| format!("apps/{}/app-{number}.yaml", number % 100));
+        }),
+        ("rendering", rendering),
+    ];
+    // Cargo adds options of its own.
+    let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    for (name, run) in parts {
+        if named.is_empty() || named.iter().any(|named| named == name) {
+            run(&mut table);
+        }
+    }
     table.end();
 }
 

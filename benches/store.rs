@@ -10,6 +10,10 @@ use plimsoll::model::{API_VERSION, Event, EventType, Kind, Metadata, Object};
 use plimsoll::store::{Change, SledStore, Store};
 use serde_json::json;
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How often each figure is measured; the median counts.
 const ROUNDS: usize = 11;
 

@@ -5,6 +5,11 @@ use std::time::Duration;
 
 use plimsoll::cli;
 
+/// A first convergence takes several times the memory for a moment that the controller keeps. The
+/// system's own allocator leaves most of that with the process, and in pieces (decision 0014).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long work that blocks a thread may hold up the end of the process.
 const FAREWELL: Duration = Duration::from_secs(1);
 

@@ -70,11 +70,16 @@ fn push(list: &mut Vec<Mistake>, at: Extent, message: String) -> &mut Mistake {
 }
 
 /// The texts of one commit, by which places become lines.
+#[derive(Debug, Default)]
 pub(super) struct Texts(BTreeMap<FileId, Arc<Text>>);
 
 impl Texts {
-    pub fn new(texts: impl Iterator<Item = (FileId, Arc<Text>)>) -> Self {
-        Self(texts.collect())
+    pub fn add(&mut self, file: FileId, text: Arc<Text>) {
+        self.0.insert(file, text);
+    }
+
+    pub fn forget(&mut self, file: FileId) {
+        self.0.remove(&file);
     }
 
     /// File and line of a place.

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use compact_str::CompactString;
+
 use super::text::Extent;
 
 /// One value.
@@ -25,14 +27,14 @@ pub(super) enum Data {
 /// A text, a number or a boolean, as it was written.
 #[derive(Debug, Clone)]
 pub(super) struct Scalar {
-    pub text: String,
+    pub text: CompactString,
     /// Written without quotes: `80` may be a number, `"80"` is a text.
     pub plain: bool,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    pub key: String,
+    pub key: CompactString,
     pub key_at: Extent,
     pub value: Node,
 }
@@ -53,7 +55,7 @@ impl Node {
     /// The text as it was written, for messages.
     pub fn shown(&self) -> String {
         match &self.data {
-            Data::Scalar(scalar) if scalar.plain => scalar.text.clone(),
+            Data::Scalar(scalar) if scalar.plain => scalar.text.to_string(),
             Data::Scalar(scalar) => format!("{:?}", scalar.text),
             _ => self.what().to_owned(),
         }
@@ -120,7 +122,7 @@ pub(super) fn merge(base: Option<&Node>, patch: &Node) -> Node {
         Some(Data::Map(entries)) => entries.iter().cloned().map(Some).collect(),
         _ => Vec::new(),
     };
-    let place: BTreeMap<String, usize> = merged
+    let place: BTreeMap<CompactString, usize> = merged
         .iter()
         .enumerate()
         .filter_map(|(at, entry)| entry.as_ref().map(|entry| (entry.key.clone(), at)))

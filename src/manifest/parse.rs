@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use compact_str::CompactString;
 use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use super::mistake::Mistakes;
@@ -116,7 +117,7 @@ enum Frame {
 /// Where a mapping is between two of its entries.
 enum Key {
     Awaited,
-    Read(String, Extent),
+    Read(CompactString, Extent),
     /// It can't be a key; its value is read and dropped.
     Unusable,
 }
@@ -166,7 +167,7 @@ impl Builder {
                 let data = match &*text {
                     _ if as_text.is_none() => Data::Broken,
                     "" | "~" | "null" | "Null" | "NULL" if plain => Data::Null,
-                    _ => Data::Scalar(Scalar { text: text.into_owned(), plain }),
+                    _ => Data::Scalar(Scalar { text: text.into(), plain }),
                 };
                 self.place(Node { at, data }, anchor, found)
             }
@@ -253,9 +254,14 @@ impl Builder {
 
     fn close(&mut self, end: Extent, found: &mut Mistakes) -> Result<(), Stop> {
         let (start, anchor, data) = match self.stack.pop() {
-            Some(Frame::List { start, anchor, items }) => (start, anchor, Data::List(items)),
+            // What is read is kept for as long as the file is the same.
+            Some(Frame::List { start, anchor, mut items }) => {
+                items.shrink_to_fit();
+                (start, anchor, Data::List(items))
+            }
             Some(Frame::Map { start, anchor, entries, is_broken, .. }) => {
-                let entries = finish_map(entries, found);
+                let mut entries = finish_map(entries, found);
+                entries.shrink_to_fit();
                 (start, anchor, if is_broken { Data::Broken } else { Data::Map(entries) })
             }
             None => return Ok(()),
@@ -367,7 +373,7 @@ mod tests {
     fn show(node: &Node) -> String {
         match &node.data {
             Data::Null | Data::Broken => "null".into(),
-            Data::Scalar(scalar) if scalar.plain => scalar.text.clone(),
+            Data::Scalar(scalar) if scalar.plain => scalar.text.to_string(),
             Data::Scalar(scalar) => format!("{:?}", scalar.text),
             Data::List(items) => {
                 format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(","))

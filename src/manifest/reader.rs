@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
 
 use super::base::Bases;
 use super::decode;
 use super::document::Class;
 use super::file::{File, is_manifest};
-use super::link::{DecodeApp, DecodedApp, Linked, link};
+use super::link::{Context, DecodeApp, DecodedApp, Environment, Judgement, Linked, link};
 use super::mistake::{Mistake, Mistakes, Texts};
 use super::node::merge;
 use super::text::FileId;
 use crate::model::{
-    App, AppId, Blocked, Content, Desired, Diagnostic, Files, Host, HostName, Location,
+    App, AppId, Blocked, Content, Desired, Diagnostic, EnvironmentName, Files, Host, HostName,
+    Location,
 };
 
 /// The most files of a commit that are read.
@@ -41,19 +41,15 @@ pub struct Reading {
 /// commit before.
 #[derive(Debug, Default)]
 pub struct Reader {
-    known: BTreeMap<String, Known>,
-    apps: BTreeMap<(FileId, usize), KnownApp>,
+    files: BTreeMap<String, Arc<File>>,
+    /// Of each of `files` git's id of the content, or the reason why there is none.
+    contents: BTreeMap<String, String>,
+    texts: Texts,
+    apps: KnownApps,
     next: u32,
     /// Hosts and Apps of the commit before, which the next one shares what didn't change with.
     hosts: OrdMap<HostName, Arc<Host>>,
     declared: OrdMap<AppId, Arc<App>>,
-}
-
-#[derive(Debug)]
-struct Known {
-    /// Git's id of the content, or the reason why there is none.
-    content: String,
-    file: Arc<File>,
 }
 
 /// An App that was decoded with these files as its bases.
@@ -61,6 +57,10 @@ struct Known {
 struct KnownApp {
     bases: Vec<FileId>,
     decoded: Arc<DecodedApp>,
+    /// How it was judged last, and against which context.
+    judged: Option<(u64, Judgement)>,
+    /// What it made in the environment that it was in last.
+    made: Option<(Option<Arc<Environment>>, Arc<App>)>,
 }
 
 impl Reader {
@@ -70,46 +70,59 @@ impl Reader {
 
     /// Reads all manifests among `files`. Mistakes are values: this never fails.
     pub fn read(&mut self, files: &Files) -> Reading {
-        let (parsed, files_parsed) = self.parse(files);
-        let texts = Texts::new(parsed.values().map(|file| (file.id, file.text.clone())));
-        let left_out = files.files.keys().filter(|path| is_manifest(path)).count() > parsed.len();
-        let mut apps = KnownApps { known: &mut self.apps };
-        let mut linked = link(files.commit.clone(), &parsed, &texts, &mut apps);
+        let (files_parsed, left_out) = self.parse(files);
+        let Self { files: parsed, texts, apps, .. } = self;
+        let mut linked = link(files.commit.clone(), parsed, texts, apps);
         if let Some(desired) = &mut linked.desired {
-            share(&mut self.hosts, &mut desired.hosts);
-            share(&mut self.declared, &mut desired.apps);
+            share(&mut self.hosts, std::mem::take(&mut linked.hosts));
+            share(&mut self.declared, std::mem::take(&mut linked.apps));
+            desired.hosts.clone_from(&self.hosts);
+            desired.apps.clone_from(&self.declared);
         }
         if left_out && let Some(desired) = &mut linked.desired {
             let location = Location { file: ".".to_owned(), line: 1 };
             desired.unreadable.push(Blocked { location, reason: too_many() });
         }
-        let live: std::collections::BTreeSet<_> = parsed.values().map(|file| file.id).collect();
-        self.apps.retain(|(file, _), _| live.contains(file));
-        report(linked, &texts, left_out, files_parsed)
+        report(linked, &self.texts, left_out, files_parsed)
     }
 
-    /// The files of this commit by path, and how many weren't known.
-    fn parse(&mut self, files: &Files) -> (BTreeMap<String, Arc<File>>, usize) {
-        let mut known = std::mem::take(&mut self.known);
-        let mut count = 0;
-        let manifests = files.files.iter().filter(|(path, _)| is_manifest(path)).take(MOST_FILES);
-        for (path, content) in manifests {
-            let key = match content {
-                Content::Bytes { blob, .. } => blob,
-                Content::Refused { reason } => reason,
-            };
-            let entry = match known.remove(path).filter(|known| known.content == *key) {
-                Some(entry) => entry,
-                None => {
-                    count += 1;
-                    let file = Arc::new(self.parse_one(path, content));
-                    Known { content: key.clone(), file }
-                }
-            };
-            self.known.insert(path.clone(), entry);
+    /// Brings the files to those of this commit: one walk over both. Returns how many weren't
+    /// known, and whether some were left out.
+    fn parse(&mut self, files: &Files) -> (usize, bool) {
+        let (mut changed, mut gone) = (Vec::new(), Vec::new());
+        let mut known = self.contents.iter().peekable();
+        let mut manifests = files.files.iter().filter(|(path, _)| is_manifest(path));
+        for (path, content) in manifests.by_ref().take(MOST_FILES) {
+            while let Some((other, _)) = known.next_if(|(other, _)| *other < path) {
+                gone.push(other.clone());
+            }
+            let before = known.next_if(|(other, _)| *other == path);
+            if before.is_none_or(|(_, known)| known != key_of(content)) {
+                changed.push((path, content));
+            }
         }
-        let parsed = self.known.iter().map(|(path, known)| (path.clone(), known.file.clone()));
-        (parsed.collect(), count)
+        gone.extend(known.map(|(path, _)| path.clone()));
+        let left_out = manifests.next().is_some();
+        for path in &gone {
+            self.forget(path);
+        }
+        for (path, content) in &changed {
+            self.forget(path);
+            let file = Arc::new(self.parse_one(path, content));
+            self.texts.add(file.id, file.text.clone());
+            self.contents.insert((*path).clone(), key_of(content).to_owned());
+            self.files.insert((*path).clone(), file);
+        }
+        (changed.len(), left_out)
+    }
+
+    fn forget(&mut self, path: &str) {
+        self.contents.remove(path);
+        let Some(file) = self.files.remove(path) else { return };
+        self.texts.forget(file.id);
+        for index in 0..file.documents.len() {
+            self.apps.known.remove(&(file.id, index));
+        }
     }
 
     fn parse_one(&mut self, path: &str, content: &Content) -> File {
@@ -122,29 +135,60 @@ impl Reader {
     }
 }
 
-/// Makes the new map the old one with the differences, so that what is the same is shared.
-fn share<K: Ord + Clone, V: PartialEq>(old: &mut OrdMap<K, Arc<V>>, new: &mut OrdMap<K, Arc<V>>) {
-    let mut shared = old.clone();
-    for difference in old.diff(new) {
-        match difference {
-            DiffItem::Add(key, value) | DiffItem::Update { new: (key, value), .. } => {
-                shared.insert(key.clone(), value.clone());
-            }
-            DiffItem::Remove(key, _) => {
-                shared.remove(key);
-            }
+/// Brings the old map to what is new, so that both share what is the same.
+fn share<K: Ord + Clone, V: Eq>(old: &mut OrdMap<K, Arc<V>>, new: BTreeMap<K, Arc<V>>) {
+    if old.is_empty() {
+        *old = new.into_iter().collect();
+        return;
+    }
+    let gone: Vec<K> = old.keys().filter(|key| !new.contains_key(*key)).cloned().collect();
+    let mut known = old.iter().peekable();
+    let mut changed = Vec::new();
+    for (key, value) in new {
+        while known.next_if(|(other, _)| **other < key).is_some() {}
+        let before = known.next_if(|(other, _)| **other == key);
+        // The same value at another place is the same too.
+        if before.is_none_or(|(_, before)| *before != value) {
+            changed.push((key, value));
         }
     }
-    new.clone_from(&shared);
-    *old = shared;
+    for key in gone {
+        old.remove(&key);
+    }
+    old.extend(changed);
+}
+
+/// What two contents of one file differ by.
+fn key_of(content: &Content) -> &str {
+    match content {
+        Content::Bytes { blob, .. } => blob,
+        Content::Refused { reason } => reason,
+    }
 }
 
 /// The memory of [`Reader`] for Apps.
-struct KnownApps<'r> {
-    known: &'r mut BTreeMap<(FileId, usize), KnownApp>,
+#[derive(Debug, Default)]
+struct KnownApps {
+    known: BTreeMap<(FileId, usize), KnownApp>,
+    environments: BTreeMap<EnvironmentName, Arc<Environment>>,
+    context: Context,
+    /// Counts the contexts that differed from the one before.
+    context_number: u64,
 }
 
-impl DecodeApp for KnownApps<'_> {
+impl KnownApps {
+    /// What is known of a document that was decoded to this.
+    fn of(
+        &mut self,
+        (file, index): (&Arc<File>, usize),
+        decoded: &Arc<DecodedApp>,
+    ) -> Option<&mut KnownApp> {
+        let known = self.known.get_mut(&(file.id, index))?;
+        Arc::ptr_eq(&known.decoded, decoded).then_some(known)
+    }
+}
+
+impl DecodeApp for KnownApps {
     fn decode(&mut self, file: &Arc<File>, index: usize, bases: &mut Bases<'_>) -> Arc<DecodedApp> {
         let Some(document) = file.documents.get(index) else { return broken(Mistakes::default()) };
         let mut found = Mistakes::default();
@@ -174,8 +218,72 @@ impl DecodeApp for KnownApps<'_> {
         };
         let draft = decode::app(merged.as_ref().unwrap_or(spec), at, &mut found);
         let decoded = Arc::new(DecodedApp { draft, found, broken_base: None });
-        self.known.insert(key, KnownApp { bases: files, decoded: decoded.clone() });
+        let (decoded_to, judged, made) = (decoded.clone(), None, None);
+        self.known.insert(key, KnownApp { bases: files, decoded: decoded_to, judged, made });
         decoded
+    }
+
+    fn environment(
+        &mut self,
+        name: &EnvironmentName,
+        environment: Environment,
+    ) -> Arc<Environment> {
+        if let Some(known) = self.environments.get(name).filter(|known| ***known == environment) {
+            return known.clone();
+        }
+        let environment = Arc::new(environment);
+        self.environments.insert(name.clone(), environment.clone());
+        environment
+    }
+
+    fn set_context(&mut self, context: Context) {
+        if self.context != context {
+            self.context = context;
+            self.context_number += 1;
+        }
+    }
+
+    fn judgement(
+        &mut self,
+        document: (&Arc<File>, usize),
+        decoded: &Arc<DecodedApp>,
+        judge: &mut dyn FnMut() -> Judgement,
+    ) -> Judgement {
+        let number = self.context_number;
+        let Some(known) = self.of(document, decoded) else { return judge() };
+        match &known.judged {
+            Some((against, judgement)) if *against == number => judgement.clone(),
+            _ => {
+                let judgement = judge();
+                known.judged = Some((number, judgement.clone()));
+                judgement
+            }
+        }
+    }
+
+    fn app(
+        &mut self,
+        document: (&Arc<File>, usize),
+        decoded: &Arc<DecodedApp>,
+        environment: Option<&Arc<Environment>>,
+        make: &mut dyn FnMut() -> Option<App>,
+    ) -> Option<Arc<App>> {
+        let Some(known) = self.of(document, decoded) else {
+            return make().map(Arc::new);
+        };
+        if let Some((made_in, app)) = &known.made {
+            let is_same = match (made_in, environment) {
+                (Some(then), Some(now)) => Arc::ptr_eq(then, now),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if is_same {
+                return Some(app.clone());
+            }
+        }
+        let app = Arc::new(make()?);
+        known.made = Some((environment.cloned(), app.clone()));
+        Some(app)
     }
 }
 
@@ -188,7 +296,7 @@ fn too_many() -> String {
 }
 
 fn report(linked: Linked, texts: &Texts, left_out: bool, files_parsed: usize) -> Reading {
-    let Linked { desired, errors, warnings } = linked;
+    let Linked { desired, hosts: _, apps: _, errors, warnings } = linked;
     let mut diagnostics = diagnostics(errors, texts);
     let at_the_root = |message: String, hint: &str| Diagnostic {
         location: Location { file: ".".to_owned(), line: 1 },

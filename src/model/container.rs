@@ -172,14 +172,13 @@ impl Revision {
         Self(sha)
     }
 
+    pub(super) fn sha256(&self) -> &Sha256 {
+        &self.0
+    }
+
     /// The 8 digits of server names.
     pub fn short8(&self) -> String {
         self.0.short(8)
-    }
-
-    /// True where these are its first digits.
-    pub fn begins_with(&self, digits: &str) -> bool {
-        self.0.begins_with(digits)
     }
 
     pub fn as_bytes(&self) -> &[u8; 32] {

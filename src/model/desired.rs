@@ -171,7 +171,7 @@ pub struct SshAddress {
 }
 
 /// One service in one environment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct App {
     pub id: AppId,

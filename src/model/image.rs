@@ -35,12 +35,7 @@ impl Sha256 {
         self.digits().take(digits).collect()
     }
 
-    /// True where `text` is the beginning of the digits.
-    pub fn begins_with(&self, text: &str) -> bool {
-        text.len() <= 64 && self.digits().zip(text.chars()).all(|(ours, theirs)| ours == theirs)
-    }
-
-    fn digits(&self) -> impl Iterator<Item = char> + '_ {
+    pub(super) fn digits(&self) -> impl Iterator<Item = char> + '_ {
         let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'a' + half - 10 });
         self.0.iter().flat_map(move |byte| [digit(byte >> 4), digit(byte & 15)])
     }

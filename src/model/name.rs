@@ -1,9 +1,12 @@
 //! Typed names. Every name of an object is a DNS label: 1 to 63 lower-case letters, digits and
-//! hyphens, neither beginning nor ending with a hyphen (RFC 1123, section 2.1).
+//! hyphens, neither beginning nor ending with a hyphen (RFC 1123, section 2.1). There are many of
+//! them in memory, and they are compared all the time: a name of up to 24 characters lies in the
+//! value itself, not behind a pointer.
 
 use std::fmt;
 use std::str::FromStr;
 
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 /// Why a text is no name.
@@ -47,14 +50,14 @@ macro_rules! label {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(CompactString);
 
         impl $name {
             /// The checked name.
-            pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
-                let text = text.into();
-                check_label(&text)?;
-                Ok(Self(text))
+            pub fn new(text: impl AsRef<str>) -> Result<Self, NameError> {
+                let text = text.as_ref();
+                check_label(text)?;
+                Ok(Self(text.into()))
             }
 
             pub fn as_str(&self) -> &str {
@@ -90,7 +93,7 @@ macro_rules! label {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.0.into()
             }
         }
     };

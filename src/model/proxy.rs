@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use super::{AppId, HostName, ListenerName, NameError, Revision, Slot, Span};
@@ -158,35 +159,68 @@ impl FromStr for BackendName {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerName {
     pub host: HostName,
-    image12: String,
-    revision8: String,
+    image12: Digits<12>,
+    revision8: Digits<8>,
     pub slot: Slot,
+}
+
+/// The first digits of a hexadecimal number: ASCII.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Digits<const N: usize>([u8; N]);
+
+impl<const N: usize> Digits<N> {
+    fn of(sha: &super::Sha256) -> Self {
+        let mut digits = [0; N];
+        for (digit, char) in digits.iter_mut().zip(sha.digits()) {
+            *digit = char as u8;
+        }
+        Self(digits)
+    }
+
+    /// None where `text` isn't so many digits.
+    fn read(text: &str) -> Option<Self> {
+        let digits: [u8; N] = text.as_bytes().try_into().ok()?;
+        let fine = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
+        digits.iter().all(fine).then_some(Self(digits))
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl<const N: usize> fmt::Debug for Digits<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl ServerName {
     pub fn new(host: HostName, image: &super::Sha256, revision: &Revision, slot: Slot) -> Self {
-        Self { host, image12: image.short(12), revision8: revision.short8(), slot }
+        let (image12, revision8) = (Digits::of(image), Digits::of(revision.sha256()));
+        Self { host, image12, revision8, slot }
     }
 
     /// The first digits of the image's digest.
     pub fn image12(&self) -> &str {
-        &self.image12
+        self.image12.as_str()
     }
 
     /// The first digits of the revision.
     pub fn revision8(&self) -> &str {
-        &self.revision8
+        self.revision8.as_str()
     }
 
     /// True for a server of that revision, as far as its 8 digits tell.
     pub fn is_of(&self, revision: &Revision) -> bool {
-        revision.begins_with(&self.revision8)
+        self.revision8 == Digits::of(revision.sha256())
     }
 }
 
 impl fmt::Display for ServerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, image12, revision8, slot } = self;
+        let (image12, revision8) = (image12.as_str(), revision8.as_str());
         f.pad(&format!("{host}:{image12}:{revision8}-{slot}"))
     }
 }
@@ -195,10 +229,6 @@ impl FromStr for ServerName {
     type Err = PatternError;
     fn from_str(text: &str) -> Result<Self, PatternError> {
         let bad = || PatternError::Server(text.to_owned());
-        let hex = |text: &str, digits: usize| {
-            text.len() == digits
-                && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-        };
         let mut parts = text.split(':');
         let (Some(host), Some(image), Some(last), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -206,13 +236,10 @@ impl FromStr for ServerName {
             return Err(bad());
         };
         let (revision, slot) = last.split_once('-').ok_or_else(bad)?;
-        if !hex(image, 12) || !hex(revision, 8) {
-            return Err(bad());
-        }
         Ok(Self {
             host: host.parse().map_err(|_| bad())?,
-            image12: image.to_owned(),
-            revision8: revision.to_owned(),
+            image12: Digits::read(image).ok_or_else(bad)?,
+            revision8: Digits::read(revision).ok_or_else(bad)?,
             slot: Slot(slot.parse().map_err(|_| bad())?),
         })
     }
@@ -240,7 +267,7 @@ pub enum PatternError {
 /// A host name in lower case, or `*.` and one: the wildcard stands for exactly one label.
 /// `*` alone is every host.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostPattern(String);
+pub struct HostPattern(CompactString);
 
 impl HostPattern {
     pub fn as_str(&self) -> &str {
@@ -270,13 +297,13 @@ impl FromStr for HostPattern {
         if lower.len() > 253 || plain.split('.').any(|part| super::check_label(part).is_err()) {
             return Err(bad());
         }
-        Ok(Self(lower))
+        Ok(Self(lower.into()))
     }
 }
 
 /// A path of whole segments, without a trailing slash but for `/` itself.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PathPrefix(String);
+pub struct PathPrefix(CompactString);
 
 impl PathPrefix {
     pub fn as_str(&self) -> &str {
@@ -293,13 +320,13 @@ impl FromStr for PathPrefix {
             return Err(PatternError::Path(text.to_owned()));
         }
         let trimmed = whole.trim_end_matches('/');
-        Ok(Self(if trimmed.is_empty() { "/".into() } else { trimmed.to_owned() }))
+        Ok(Self(if trimmed.is_empty() { "/".into() } else { trimmed.into() }))
     }
 }
 
 /// A path, with a query at most, of characters that mean nothing to HAProxy's parser.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UrlPath(String);
+pub struct UrlPath(CompactString);
 
 impl UrlPath {
     pub fn as_str(&self) -> &str {
@@ -322,13 +349,13 @@ impl FromStr for UrlPath {
         {
             return Err(PatternError::Path(text.to_owned()));
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 
 /// An absolute path of a file or folder where HAProxy runs.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FilePath(String);
+pub struct FilePath(CompactString);
 
 impl FilePath {
     pub fn as_str(&self) -> &str {
@@ -344,7 +371,7 @@ impl FromStr for FilePath {
         if !text.starts_with('/') || text.len() > 255 || !text.bytes().all(fine) || climbs {
             return Err(PatternError::File(text.to_owned()));
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 

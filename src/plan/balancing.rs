@@ -59,14 +59,19 @@ impl<'a> Planned<'a> {
 }
 
 /// The balancers whose files have other backends of an app than it is to have.
-pub(super) fn differing(
-    input: &Input<'_>,
-    fleet: &Fleet<'_>,
-    app: &AppId,
-) -> BTreeSet<BalancerName> {
-    let differs =
-        |(name, proxied): &(&&BalancerName, &Proxied<'_>)| has_others(input, name, proxied, app);
-    fleet.balancers.iter().filter(differs).map(|(name, _)| (*name).clone()).collect()
+pub(super) fn differing(work: &Work<'_>) -> BTreeSet<BalancerName> {
+    let differs = |balancer: &BalancerName, now: Option<[Option<&Backend>; 2]>| {
+        let wanted = wanted_backend(work.declared, balancer);
+        now.is_none_or(|now| now.iter().any(|now| *now != wanted.as_ref()))
+    };
+    let differing = work.seats.backends().filter(|(balancer, now)| differs(balancer, *now));
+    differing.map(|(balancer, _)| balancer.clone()).collect()
+}
+
+/// What both backends of an app are to be at a balancer.
+fn wanted_backend(declared: Option<&App>, balancer: &BalancerName) -> Option<Backend> {
+    let routed = declared.filter(|app| is_routed(app, balancer));
+    routed.map(|app| Backend { check: app.check() })
 }
 
 fn has_others(
@@ -76,8 +81,7 @@ fn has_others(
     app: &AppId,
 ) -> bool {
     let Some(structure) = proxied.structure else { return true };
-    let declared = input.desired.apps.get(app).filter(|app| is_routed(app, balancer));
-    let wanted = declared.map(|app| Backend { check: app.check() });
+    let wanted = wanted_backend(input.desired.apps.get(app).map(AsRef::as_ref), balancer);
     let tracks = [BackendName::stable(app.clone()), BackendName::candidate(app.clone())];
     tracks.iter().any(|name| structure.backends.get(name) != wanted.as_ref())
 }

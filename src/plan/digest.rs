@@ -1,6 +1,7 @@
 //! The digest of a plan: a Merkle hash, app by app, over what is desired and those observed
 //! facts that the planner reads; never over counters or times.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -38,11 +39,17 @@ pub(super) fn digest(
 /// The leaf of one app: everything of it that the planner read. What is made of it is taken
 /// apart whole, so that a new field isn't forgotten.
 pub(super) fn leaf(input: &Input<'_>, fleet: &Fleet<'_>, work: &Work<'_>) -> Sha256 {
-    let mut bytes = Bytes::default();
+    let mut bytes = Bytes(Vec::with_capacity(4096));
     bytes.text(work.app.environment.as_str()).text(work.app.name.as_str());
-    let declared = input.desired.apps.get(work.app);
-    for app in declared.map(AsRef::as_ref).into_iter().chain(work.target.iter().map(|t| &*t.app)) {
+    let begin = bytes.0.len();
+    if let Some(app) = work.declared {
         declaration(&mut bytes, app);
+    }
+    match work.target.as_ref().map(|target| &target.app) {
+        // The same once more, which takes no second look.
+        Some(Cow::Borrowed(_)) if work.declared.is_some() => bytes.0.extend_from_within(begin..),
+        Some(app) => declaration(&mut bytes, app),
+        None => {}
     }
     if let Some(target) = &work.target {
         bytes.raw(target.revision.as_bytes()).text(&target.pin.reference.to_string());
@@ -50,7 +57,7 @@ pub(super) fn leaf(input: &Input<'_>, fleet: &Fleet<'_>, work: &Work<'_>) -> Sha
     if let Some(hold) = input.known.holds.get(work.app) {
         bytes.json(hold);
     }
-    for (host, container) in fleet.containers_of(work.app) {
+    for (host, container) in work.containers {
         let Container { id, name, birth, state, health, restarts: _ } = container.as_ref();
         // What a container was born with never changes under its id.
         bytes.text(host.as_str()).text(&id.0).text(name).raw(birth.revision.as_bytes());
@@ -73,7 +80,7 @@ pub(super) fn leaf(input: &Input<'_>, fleet: &Fleet<'_>, work: &Work<'_>) -> Sha
             bytes.raw(&[admin as u8, check as u8]);
         }
     }
-    for route in declared.into_iter().flat_map(|app| &app.routes) {
+    for route in work.declared.into_iter().flat_map(|app| &app.routes) {
         let proxied = fleet.balancers.get(&route.balancer);
         let now = proxied.and_then(|proxied| proxied.routes.get(&route.key()));
         if let Some(BackendName { app, track }) = now {
@@ -107,7 +114,6 @@ fn declaration(bytes: &mut Bytes, app: &App) {
 
 /// Bytes to be hashed, in which no two different things look the same: texts are behind their
 /// lengths.
-#[derive(Default)]
 struct Bytes(Vec<u8>);
 
 impl Bytes {
@@ -186,6 +192,20 @@ impl Leaves {
             Some(leaf) => bucket.leaves.insert(app.clone(), leaf),
             None => bucket.leaves.remove(app),
         };
+    }
+
+    /// Adds the leaves of apps that come in order and have none yet.
+    pub fn add(&mut self, leaves: impl Iterator<Item = (AppId, Sha256)>) {
+        let mut new: Vec<Vec<(AppId, Sha256)>> = vec![Vec::new(); BUCKETS];
+        for (app, leaf) in leaves {
+            if let Some(bucket) = new.get_mut(bucket_of(&app)) {
+                bucket.push((app, leaf));
+            }
+        }
+        for (bucket, new) in self.buckets.iter_mut().zip(new).filter(|(_, new)| !new.is_empty()) {
+            bucket.leaves.append(&mut new.into_iter().collect());
+            bucket.hash = None;
+        }
     }
 
     /// The hash over all of them.

@@ -1,16 +1,21 @@
 //! One input as the planning of an app reads it: hosts, the app's containers, its servers and
 //! routes at each balancer. Everything is looked up by name; nothing walks the fleet.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use imbl::OrdMap;
 
 use crate::model::{
-    AdminState, AppId, BackendName, BalancerName, CheckState, Host, HostName, Placed, ProxyConfig,
-    ProxyFile, ProxyProcess, ProxyRuntime, ProxyStructure, RouteKey, RuntimeServer, Server,
-    ServerName, Sha256,
+    AdminState, App, AppId, Backend, BackendName, BalancerName, CheckState, Host, HostName, Pin,
+    Placed, ProxyConfig, ProxyFile, ProxyProcess, ProxyRuntime, ProxyStructure, RouteKey,
+    RuntimeServer, Server, ServerName, Sha256,
 };
 
 use super::Input;
+use super::cursor::Cursor;
 use super::index::Index;
 
 /// The view.
@@ -20,6 +25,20 @@ pub(super) struct Fleet<'a> {
     pub index: &'a Index,
     /// Declared balancers that were seen.
     pub balancers: BTreeMap<&'a BalancerName, Proxied<'a>>,
+    /// All hosts, where so many apps are planned that to gather them pays.
+    hosts: Option<Hosts<'a>>,
+}
+
+/// Hosts by name.
+#[allow(clippy::disallowed_types, reason = "nobody walks over it, so that its order shows nowhere")]
+type Hosts<'a> = std::collections::HashMap<&'a HostName, HostFacts<'a>>;
+
+/// One host.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HostFacts<'a> {
+    /// A declared host, or a departed one that isn't declared again.
+    pub host: Option<&'a Host>,
+    pub is_seen: bool,
 }
 
 /// One balancer as it is: the process where it runs, else what its file would give.
@@ -81,7 +100,8 @@ impl Seat {
 }
 
 impl<'a> Fleet<'a> {
-    pub fn new(input: &Input<'a>, index: &'a Index) -> Self {
+    /// `many`: so many apps are planned that it pays to gather what they all look up.
+    pub fn new(input: &Input<'a>, index: &'a Index, many: bool) -> Self {
         let mut balancers = BTreeMap::new();
         for (name, view) in &input.observed.balancers {
             if let Some(state) = view.seen()
@@ -91,30 +111,36 @@ impl<'a> Fleet<'a> {
                 balancers.insert(name, Proxied::new(&state.file, &state.process, written));
             }
         }
-        Self { input: *input, index, balancers }
+        let mut fleet = Self { input: *input, index, balancers, hosts: None };
+        if many {
+            let (desired, known) = (input.desired, input.known);
+            let names = desired.hosts.keys().chain(known.departed_hosts.keys());
+            let names = names.chain(input.observed.hosts.keys());
+            fleet.hosts = Some(names.map(|name| (name, fleet.look_up(name))).collect());
+        }
+        fleet
     }
 
     /// A declared host, or a departed one that isn't declared again.
     pub fn host(&self, name: &HostName) -> Option<&'a Host> {
-        let Input { desired, known, .. } = self.input;
-        desired.hosts.get(name).map(AsRef::as_ref).or_else(|| known.departed_hosts.get(name))
+        self.host_facts(name).host
     }
 
-    /// The servers of an app at all balancers.
-    pub fn seats_of(&self, app: &AppId) -> Seats<'a> {
-        let tracks = [BackendName::stable(app.clone()), BackendName::candidate(app.clone())];
-        let at = self.balancers.iter().map(|(balancer, proxied)| {
-            let of = |backend: &BackendName| OfBackend {
-                file: proxied.config.and_then(|config| config.servers.get(backend)),
-                runtime: proxied.runtime.and_then(|runtime| runtime.servers.get(backend)),
-            };
-            (*balancer, tracks.each_ref().map(of))
-        });
-        Seats { at: at.collect(), tracks }
+    pub fn host_facts(&self, name: &HostName) -> HostFacts<'a> {
+        let nothing = HostFacts { host: None, is_seen: false };
+        match &self.hosts {
+            Some(hosts) => hosts.get(name).copied().unwrap_or(nothing),
+            None => self.look_up(name),
+        }
     }
 
-    pub fn containers_of(&self, app: &AppId) -> &'a [Placed] {
-        self.index.containers_of(app)
+    fn look_up(&self, name: &HostName) -> HostFacts<'a> {
+        let Input { desired, observed, known, .. } = self.input;
+        let declared = desired.hosts.get(name).map(AsRef::as_ref);
+        HostFacts {
+            host: declared.or_else(|| known.departed_hosts.get(name)),
+            is_seen: observed.host(name).is_some(),
+        }
     }
 
     /// Ports of `address` that some balancer may still send requests to, or did when it was seen
@@ -127,52 +153,138 @@ impl<'a> Fleet<'a> {
     }
 }
 
-/// The servers of one app, at each balancer and on both tracks: looked up once.
+/// What is known of one app, looked up once.
+pub(super) struct Found<'a> {
+    pub declared: Option<&'a App>,
+    pub pin: Option<&'a Result<Pin, String>>,
+    /// Ordered by host, name and id.
+    pub containers: &'a [Placed],
+    pub seats: Seats<'a>,
+}
+
+/// Looks apps up: soonest where they come in order.
+pub(super) struct Finder<'a> {
+    apps: Cursor<'a, &'a OrdMap<AppId, Arc<App>>>,
+    pins: Cursor<'a, &'a OrdMap<AppId, Result<Pin, String>>>,
+    containers: Cursor<'a, &'a BTreeMap<AppId, Vec<Placed>>>,
+    balancers: Vec<AtBalancer<'a>>,
+}
+
+/// The backends of one balancer, and their servers in file and process.
+struct AtBalancer<'a> {
+    name: &'a BalancerName,
+    backends: Option<Cursor<'a, &'a BTreeMap<BackendName, Backend>>>,
+    file: Option<Cursor<'a, &'a BTreeMap<BackendName, BTreeMap<ServerName, Server>>>>,
+    runtime: Option<Cursor<'a, &'a BTreeMap<BackendName, BTreeMap<ServerName, RuntimeServer>>>>,
+}
+
+impl<'a> Finder<'a> {
+    pub fn new(input: &Input<'a>, fleet: &Fleet<'a>) -> Self {
+        let at = |(name, proxied): (&&'a BalancerName, &Proxied<'a>)| AtBalancer {
+            name,
+            backends: proxied.structure.map(|structure| Cursor::new(&structure.backends)),
+            file: proxied.config.map(|config| Cursor::new(&config.servers)),
+            runtime: proxied.runtime.map(|runtime| Cursor::new(&runtime.servers)),
+        };
+        Self {
+            apps: Cursor::new(&input.desired.apps),
+            pins: Cursor::new(&input.known.pins),
+            containers: Cursor::new(&fleet.index.containers),
+            balancers: fleet.balancers.iter().map(at).collect(),
+        }
+    }
+
+    pub fn find(&mut self, app: &AppId) -> Found<'a> {
+        let tracks = [BackendName::stable(app.clone()), BackendName::candidate(app.clone())];
+        let at = self.balancers.iter_mut().map(|balancer| {
+            let AtBalancer { name, backends, file, runtime } = balancer;
+            let backends = backends.as_mut();
+            SeatsAt {
+                balancer: name,
+                backends: backends.map(|backends| tracks.each_ref().map(|name| backends.get(name))),
+                servers: tracks.each_ref().map(|backend| {
+                    let file = file.as_mut().and_then(|file| file.get(backend));
+                    let runtime = runtime.as_mut().and_then(|runtime| runtime.get(backend));
+                    Servers::new(file, runtime)
+                }),
+            }
+        });
+        let at = at.collect();
+        Found {
+            declared: self.apps.get(app).map(AsRef::as_ref),
+            pin: self.pins.get(app),
+            containers: self.containers.get(app).map_or(&[], Vec::as_slice),
+            seats: Seats { at, tracks },
+        }
+    }
+}
+
+/// The servers of one app, at each balancer and on both tracks.
 #[derive(Debug)]
 pub(super) struct Seats<'a> {
-    at: Vec<(&'a BalancerName, [OfBackend<'a>; 2])>,
+    at: Vec<SeatsAt<'a>>,
     tracks: [BackendName; 2],
 }
 
-#[derive(Debug, Clone, Copy)]
-struct OfBackend<'a> {
-    file: Option<&'a BTreeMap<ServerName, Server>>,
-    runtime: Option<&'a BTreeMap<ServerName, RuntimeServer>>,
+/// The servers of one app at one balancer, by track.
+#[derive(Debug)]
+struct SeatsAt<'a> {
+    balancer: &'a BalancerName,
+    /// Its backends in the file; none where the file tells nothing.
+    backends: Option<[Option<&'a Backend>; 2]>,
+    servers: [Servers<'a>; 2],
 }
 
-impl<'a> OfBackend<'a> {
-    fn get(&self, name: &ServerName) -> Option<Seat> {
-        let file = self.file.and_then(|all| all.get(name));
-        let runtime = self.runtime.and_then(|all| all.get(name));
-        let there = file.is_some() || runtime.is_some();
-        there.then(|| Seat { runtime: runtime.copied(), file: file.copied() })
+/// The servers of a backend.
+#[derive(Debug)]
+struct Servers<'a> {
+    /// By name.
+    all: Vec<(&'a ServerName, Seat)>,
+    /// The place of the one that was found last: the next that is asked for is there or right
+    /// behind it, most of the time.
+    last: Cell<usize>,
+}
+
+impl<'a> Servers<'a> {
+    /// Those of file and process: one walk over both.
+    fn new(
+        file: Option<&'a BTreeMap<ServerName, Server>>,
+        runtime: Option<&'a BTreeMap<ServerName, RuntimeServer>>,
+    ) -> Self {
+        let most = file.map_or(0, BTreeMap::len).max(runtime.map_or(0, BTreeMap::len));
+        let mut seats: Vec<(&ServerName, Seat)> = Vec::with_capacity(most);
+        let only_runs = |(name, server): (&'a ServerName, &RuntimeServer)| {
+            (name, Seat { runtime: Some(*server), file: None })
+        };
+        let mut runtime = runtime.into_iter().flatten().peekable();
+        for (name, server) in file.into_iter().flatten() {
+            while let Some(other) = runtime.next_if(|(other, _)| *other < name) {
+                seats.push(only_runs(other));
+            }
+            let in_process = runtime.next_if(|(other, _)| *other == name);
+            let in_process = in_process.map(|(_, server)| *server);
+            seats.push((name, Seat { runtime: in_process, file: Some(*server) }));
+        }
+        seats.extend(runtime.map(only_runs));
+        Self { all: seats, last: Cell::new(0) }
     }
 
-    /// All of them, by name.
-    fn all(self) -> impl Iterator<Item = (&'a ServerName, Seat)> {
-        let mut seats: Vec<(&ServerName, Seat)> = Vec::new();
-        let in_file = self.file.into_iter().flatten();
-        seats.extend(in_file.map(|(name, server)| {
-            let runtime = self.runtime.and_then(|all| all.get(name)).copied();
-            (name, Seat { runtime, file: Some(*server) })
-        }));
-        let known = seats.len();
-        for (name, server) in self.runtime.into_iter().flatten() {
-            if !self.file.is_some_and(|all| all.contains_key(name)) {
-                seats.push((name, Seat { runtime: Some(*server), file: None }));
-            }
-        }
-        if seats.len() > known {
-            seats.sort_by_key(|(name, _)| *name);
-        }
-        seats.into_iter()
+    fn get(&self, name: &ServerName) -> Option<Seat> {
+        let last = self.last.get();
+        let is_there = |place: &usize| self.all.get(*place).is_some_and(|(at, _)| *at == name);
+        let place = [last, last + 1]
+            .into_iter()
+            .find(is_there)
+            .or_else(|| self.all.binary_search_by_key(&name, |(name, _)| *name).ok())?;
+        self.last.set(place);
+        self.all.get(place).map(|(_, seat)| *seat)
     }
 }
 
 impl<'a> Seats<'a> {
     /// The server of that name on the stable track of a balancer.
     pub fn stable(&self, balancer: &BalancerName, name: &ServerName) -> Option<Seat> {
-        let (_, [stable, _]) = self.at.iter().find(|(at, _)| *at == balancer)?;
+        let [stable, _] = &self.at(balancer)?.servers;
         stable.get(name)
     }
 
@@ -181,9 +293,9 @@ impl<'a> Seats<'a> {
         &self,
         name: &ServerName,
     ) -> impl Iterator<Item = (&'a BalancerName, &BackendName, Seat)> {
-        self.at.iter().flat_map(move |(balancer, of)| {
-            let of = of.iter().zip(&self.tracks);
-            of.filter_map(move |(of, backend)| Some((*balancer, backend, of.get(name)?)))
+        self.at.iter().flat_map(move |at| {
+            let servers = at.servers.iter().zip(&self.tracks);
+            servers.filter_map(move |(of, backend)| Some((at.balancer, backend, of.get(name)?)))
         })
     }
 
@@ -191,10 +303,9 @@ impl<'a> Seats<'a> {
     pub fn all(
         &self,
     ) -> impl Iterator<Item = (&'a BalancerName, &BackendName, &'a ServerName, Seat)> {
-        self.at.iter().flat_map(move |(balancer, of)| {
-            let of = of.iter().zip(&self.tracks);
-            of.flat_map(move |(of, backend)| {
-                of.all().map(move |(name, seat)| (*balancer, backend, name, seat))
+        self.at.iter().flat_map(move |at| {
+            at.servers.iter().zip(&self.tracks).flat_map(move |(of, backend)| {
+                of.all.iter().map(move |(name, seat)| (at.balancer, backend, *name, *seat))
             })
         })
     }
@@ -204,8 +315,19 @@ impl<'a> Seats<'a> {
         &self,
         balancer: &BalancerName,
     ) -> impl Iterator<Item = (&'a ServerName, Seat)> {
-        let at = self.at.iter().find(|(at, _)| *at == balancer);
-        at.into_iter().flat_map(|(_, [stable, _])| stable.all())
+        self.at(balancer).into_iter().flat_map(|at| at.servers[0].all.iter().copied())
+    }
+
+    /// The app's backends in the file of each balancer, on both tracks; none where the file tells
+    /// nothing.
+    pub fn backends(
+        &self,
+    ) -> impl Iterator<Item = (&'a BalancerName, Option<[Option<&'a Backend>; 2]>)> {
+        self.at.iter().map(|at| (at.balancer, at.backends))
+    }
+
+    fn at(&self, balancer: &BalancerName) -> Option<&SeatsAt<'a>> {
+        self.at.iter().find(|at| at.balancer == balancer)
     }
 }
 

@@ -14,17 +14,11 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::model::{App, AppId, BalancerName, Route, ServerName};
 
-use super::fleet::Fleet;
 use super::survey::Work;
 use super::{Action, Input, Place, RouteFloor, Step, StepId};
 
 /// The floors of the routes of the apps that have steps.
-pub(super) fn floors(
-    input: &Input<'_>,
-    fleet: &Fleet<'_>,
-    works: &[Work<'_>],
-    steps: &[Step],
-) -> Vec<RouteFloor> {
+pub(super) fn floors(input: &Input<'_>, works: &[Work<'_>], steps: &[Step]) -> Vec<RouteFloor> {
     let mut by_app: BTreeMap<&AppId, Vec<&Step>> = BTreeMap::new();
     for step in steps {
         if let Some(app) = &step.app {
@@ -35,7 +29,7 @@ pub(super) fn floors(
     for work in works {
         let (Some(target), Some(steps)) = (&work.target, by_app.get(work.app)) else { continue };
         for route in &target.app.routes {
-            floors.push(floor(input, fleet, work, &target.app, route, steps));
+            floors.push(floor(input, work, &target.app, route, steps));
         }
     }
     floors
@@ -43,13 +37,12 @@ pub(super) fn floors(
 
 fn floor(
     input: &Input<'_>,
-    fleet: &Fleet<'_>,
     work: &Work<'_>,
     app: &App,
     route: &Route,
     steps: &[&Step],
 ) -> RouteFloor {
-    let serving = serving_now(input, fleet, work, &route.balancer);
+    let serving = serving_now(input, work, &route.balancer);
     let values: BTreeMap<&StepId, i64> =
         steps.iter().map(|step| (&step.id, value(step, route, &serving))).collect();
     let change = lowest_sum(steps, &values);
@@ -74,13 +67,12 @@ pub(super) fn minimum(work: &Work<'_>, app: &App) -> u32 {
 /// runs.
 pub(super) fn serving_now<'a>(
     input: &Input<'_>,
-    fleet: &Fleet<'_>,
     work: &Work<'a>,
     balancer: &BalancerName,
 ) -> BTreeSet<&'a ServerName> {
     let runs = |name: &ServerName| {
         input.observed.host(&name.host).is_none()
-            || fleet.containers_of(work.app).iter().any(|(host, container)| {
+            || work.containers.iter().any(|(host, container)| {
                 let birth = &container.birth;
                 *host == name.host
                     && name.is_of(&birth.revision)

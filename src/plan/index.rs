@@ -5,6 +5,7 @@
 //! the same in both, so that comparing them costs what differs, and nothing can be forgotten.
 //! What is rare, such as a balancer that comes or goes, touches every app.
 
+use std::cmp::Ordering::{Equal, Less};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -30,7 +31,7 @@ pub(super) enum Touched {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Index {
     /// Ordered by host, name and id.
-    containers: BTreeMap<AppId, Vec<Placed>>,
+    pub(super) containers: BTreeMap<AppId, Vec<Placed>>,
     count: usize,
     /// Which app declares each route. Manifests in which two do are refused.
     heirs: BTreeMap<(BalancerName, RouteKey), AppId>,
@@ -48,7 +49,7 @@ struct Facts {
     /// Where file and workers point to.
     addresses: OnceLock<BTreeSet<SocketAddr>>,
     /// The routes of process and file, by the app that they lead to.
-    routes: OnceLock<Arc<BTreeMap<AppId, BTreeSet<RouteKey>>>>,
+    routes: OnceLock<Arc<[(AppId, RouteKey)]>>,
 }
 
 /// The parts of an input that the planning of an app reads.
@@ -132,11 +133,6 @@ impl Index {
         self.count
     }
 
-    /// The apps of which containers were seen.
-    pub fn apps_with_containers(&self) -> impl Iterator<Item = &AppId> {
-        self.containers.keys()
-    }
-
     /// The app that declares a route.
     pub fn heir(&self, balancer: &BalancerName, key: &RouteKey) -> Option<&AppId> {
         self.heirs.get(&(balancer.clone(), key.clone()))
@@ -147,9 +143,11 @@ impl Index {
         &self,
         balancer: &BalancerName,
         app: &AppId,
-    ) -> impl Iterator<Item = &RouteKey> {
+    ) -> impl Iterator<Item = &'_ RouteKey> {
         let facts = self.balancers.get(balancer);
-        facts.into_iter().filter_map(|facts| facts.routes().get(app)).flatten()
+        let routes = facts.map_or(&[][..], |facts| facts.routes());
+        let first = routes.partition_point(|(of, _)| of < app);
+        routes.iter().skip(first).take_while(move |(of, _)| of == app).map(|(_, key)| key)
     }
 
     /// The digest of the structure in a balancer's file.
@@ -164,9 +162,9 @@ impl Index {
 
     /// The digest of all hosts, declared and departed.
     pub fn hosts(&self) -> Sha256 {
-        *self.hosts.get_or_init(|| {
-            let hosts = self.seen.as_ref().map(|seen| (&seen.hosts, &seen.departed_hosts));
-            Sha256::of(&serde_json::to_vec(&hosts).unwrap_or_default())
+        *self.hosts.get_or_init(|| match &self.seen {
+            Some(seen) => digest_of_hosts(&seen.hosts, &seen.departed_hosts),
+            None => Sha256::of(b"null"),
         })
     }
 
@@ -189,20 +187,29 @@ impl Index {
         touched
     }
 
+    /// Builds the indices anew. Those over containers and those over the rest know nothing of each
+    /// other, so that two processors can do it.
     fn fill(&mut self, input: &Input<'_>) {
-        for (host, view) in &input.observed.hosts {
-            for container in view.seen().into_iter().flat_map(|state| &state.containers) {
-                let of_app = match self.containers.get_mut(&container.birth.app) {
-                    Some(of_app) => of_app,
-                    None => self.containers.entry(container.birth.app.clone()).or_default(),
-                };
-                of_app.push((host.clone(), container.clone()));
-                self.count += 1;
+        let Input { desired, observed, known, previous: _ } = *input;
+        let mut rest = || {
+            self.heirs = desired.apps.values().flat_map(|app| keys_of(app)).collect();
+            for facts in self.balancers.values() {
+                facts.structure();
+                facts.routes();
             }
-        }
-        self.containers.values_mut().for_each(|containers| sort(containers));
-        let keys = input.desired.apps.values().flat_map(|app| keys_of(app));
-        self.heirs = keys.collect();
+            let _ = self.hosts.set(digest_of_hosts(&desired.hosts, &known.departed_hosts));
+        };
+        let (containers, count) = if desired.apps.len() < super::MANY {
+            rest();
+            containers_by_app(observed)
+        } else {
+            std::thread::scope(|scope| {
+                let containers = scope.spawn(|| containers_by_app(observed));
+                rest();
+                containers.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        };
+        (self.containers, self.count) = (containers, count);
     }
 
     fn update_balancers(&mut self, observed: &Observed) {
@@ -372,18 +379,16 @@ impl Facts {
         facts
     }
 
-    fn routes(&self) -> &BTreeMap<AppId, BTreeSet<RouteKey>> {
+    fn routes(&self) -> &[(AppId, RouteKey)] {
         self.routes.get_or_init(|| {
-            let mut apps: BTreeMap<AppId, BTreeSet<RouteKey>> = BTreeMap::new();
-            for (key, backend) in routes_of(&self.state).flatten() {
-                match apps.get_mut(&backend.app) {
-                    Some(keys) => drop(keys.insert(key.clone())),
-                    None => {
-                        apps.insert(backend.app.clone(), BTreeSet::from([key.clone()]));
-                    }
-                }
-            }
-            Arc::new(apps)
+            let (process, file) = (routes_in_process(&self.state), routes_in_file(&self.state));
+            let file = file.filter(|file| process != Some(*file));
+            let all = process.into_iter().chain(file).flatten();
+            let mut routes: Vec<(AppId, RouteKey)> =
+                all.map(|(key, backend)| (backend.app.clone(), key.clone())).collect();
+            routes.sort();
+            routes.dedup();
+            routes.into()
         })
     }
 
@@ -397,6 +402,44 @@ impl Facts {
     fn addresses(&self) -> &BTreeSet<SocketAddr> {
         self.addresses.get_or_init(|| self.state.addresses())
     }
+}
+
+/// The containers of each app, and how many there are. Which app comes first is looked up by hash,
+/// and put in order at the end: a tenth of the comparisons of names.
+#[allow(clippy::disallowed_types, reason = "nobody walks over it, so that its order shows nowhere")]
+fn containers_by_app(observed: &Observed) -> (BTreeMap<AppId, Vec<Placed>>, usize) {
+    let mut numbers: std::collections::HashMap<&AppId, usize> = std::collections::HashMap::new();
+    let mut apps: Vec<(&AppId, Vec<Placed>)> = Vec::new();
+    let (mut count, mut last) = (0, 0);
+    for (host, view) in &observed.hosts {
+        for container in view.seen().into_iter().flat_map(|state| &state.containers) {
+            let app = &container.birth.app;
+            // A list of an engine is by name, so that those of one app follow each other.
+            if apps.get(last).is_none_or(|(of, _)| *of != app) {
+                last = *numbers.entry(app).or_insert_with(|| {
+                    apps.push((app, Vec::new()));
+                    apps.len() - 1
+                });
+            }
+            if let Some((_, of_app)) = apps.get_mut(last) {
+                of_app.push((host.clone(), container.clone()));
+            }
+            count += 1;
+        }
+    }
+    apps.sort_unstable_by_key(|(app, _)| *app);
+    let in_order = apps.into_iter().map(|(app, mut containers)| {
+        sort(&mut containers);
+        (app.clone(), containers)
+    });
+    (in_order.collect(), count)
+}
+
+fn digest_of_hosts(
+    hosts: &OrdMap<HostName, Arc<Host>>,
+    departed: &BTreeMap<HostName, Host>,
+) -> Sha256 {
+    Sha256::of(&serde_json::to_vec(&(hosts, departed)).unwrap_or_default())
 }
 
 /// The engine lists in any order.
@@ -422,15 +465,21 @@ fn keys_of(app: &App) -> impl Iterator<Item = ((BalancerName, RouteKey), AppId)>
 
 /// The routes of process and file.
 fn routes_of(state: &BalancerState) -> impl Iterator<Item = &BTreeMap<RouteKey, BackendName>> {
-    let in_process = match &state.process {
+    routes_in_process(state).into_iter().chain(routes_in_file(state))
+}
+
+fn routes_in_process(state: &BalancerState) -> Option<&BTreeMap<RouteKey, BackendName>> {
+    match &state.process {
         ProxyProcess::Up(runtime) => Some(&runtime.routes),
         ProxyProcess::Down { .. } => None,
-    };
-    let in_file = match &state.file {
+    }
+}
+
+fn routes_in_file(state: &BalancerState) -> Option<&BTreeMap<RouteKey, BackendName>> {
+    match &state.file {
         ProxyFile::Ours(config) => Some(&config.routes),
         ProxyFile::Missing | ProxyFile::Damaged { .. } => None,
-    };
-    in_process.into_iter().chain(in_file)
+    }
 }
 
 /// Whom a route leads to now.
@@ -466,33 +515,52 @@ fn apps_at(hosts: &BTreeSet<HostName>, desired: &Desired, observed: &Observed) -
     apps
 }
 
-/// Apps of which something stands, and that no manifest declares.
-fn undeclared(index: &Index, desired: &Desired, observed: &Observed) -> BTreeSet<AppId> {
-    let standing = index.apps_with_containers().chain(proxied(observed));
-    standing.filter(|app| !desired.apps.contains_key(*app)).cloned().collect()
+/// Apps of which something stands, and that no manifest declares: containers, or something at a
+/// balancer, be it only an empty backend, which may be all that a removal left that was cut short.
+pub(super) fn undeclared(index: &Index, desired: &Desired, observed: &Observed) -> BTreeSet<AppId> {
+    let mut undeclared = BTreeSet::new();
+    add_undeclared(desired, index.containers.keys(), &mut undeclared);
+    for facts in index.balancers.values() {
+        add_undeclared(desired, facts.routes().iter().map(|(app, _)| app), &mut undeclared);
+    }
+    for state in observed.balancers.values().filter_map(View::seen) {
+        if let ProxyFile::Ours(config) = &state.file {
+            let backends = config.structure.backends.keys();
+            add_undeclared(desired, backends.map(|backend| &backend.app), &mut undeclared);
+            add_undeclared(desired, occupied(&config.servers), &mut undeclared);
+        }
+        if let ProxyProcess::Up(runtime) = &state.process {
+            add_undeclared(desired, occupied(&runtime.servers), &mut undeclared);
+        }
+    }
+    undeclared
 }
 
-/// Apps of which something is at a balancer: servers, routes, or only an empty backend, which may
-/// be all that a removal left that was cut short.
-pub(super) fn proxied(observed: &Observed) -> impl Iterator<Item = &AppId> {
-    observed.balancers.values().filter_map(View::seen).flat_map(|state| {
-        let config = match &state.file {
-            ProxyFile::Ours(config) => Some(config.as_ref()),
-            ProxyFile::Missing | ProxyFile::Damaged { .. } => None,
+/// Adds those of `apps`, which come in order, that aren't declared: one walk over both.
+fn add_undeclared<'a>(
+    desired: &Desired,
+    apps: impl Iterator<Item = &'a AppId>,
+    undeclared: &mut BTreeSet<AppId>,
+) {
+    let mut declared = desired.apps.keys().peekable();
+    for app in apps {
+        let order = loop {
+            match declared.peek().map(|other| (*other).cmp(app)) {
+                Some(Less) => drop(declared.next()),
+                order => break order,
+            }
         };
-        let runtime = match &state.process {
-            ProxyProcess::Up(runtime) => Some(runtime.as_ref()),
-            ProxyProcess::Down { .. } => None,
-        };
-        let backends = config.into_iter().flat_map(|config| config.structure.backends.keys());
-        let in_file = config.into_iter().flat_map(|config| &config.servers);
-        let in_process = runtime.into_iter().flat_map(|runtime| &runtime.servers);
-        backends
-            .chain(in_file.filter(|(_, all)| !all.is_empty()).map(|(backend, _)| backend))
-            .chain(in_process.filter(|(_, all)| !all.is_empty()).map(|(backend, _)| backend))
-            .chain(routes_of(state).flat_map(BTreeMap::values))
-            .map(|backend| &backend.app)
-    })
+        if order != Some(Equal) && !undeclared.contains(app) {
+            undeclared.insert(app.clone());
+        }
+    }
+}
+
+/// The apps of which there are servers, in order.
+fn occupied<S>(
+    servers: &BTreeMap<BackendName, BTreeMap<crate::model::ServerName, S>>,
+) -> impl Iterator<Item = &AppId> {
+    servers.iter().filter(|(_, all)| !all.is_empty()).map(|(backend, _)| &backend.app)
 }
 
 /// The keys under which two maps have different values. Costs a walk over both.
@@ -503,7 +571,7 @@ fn unequal<'a, K: Ord + Clone, V: PartialEq>(
     let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
     std::iter::from_fn(move || {
         loop {
-            use std::cmp::Ordering::{Equal, Greater, Less};
+            use std::cmp::Ordering::Greater;
             let order = match (old.peek(), new.peek()) {
                 (None, None) => return None,
                 (Some(_), None) => Less,

@@ -51,7 +51,7 @@ pub struct Known {
 }
 
 /// A revision that worked.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fallback {
     pub app: Arc<App>,

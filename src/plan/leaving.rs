@@ -1,8 +1,6 @@
 //! The other half of `rolling`: a container's way out. Its servers get weight 0, are drained and
 //! removed, then it is stopped, then removed; what has lost its container goes too.
 
-use std::collections::BTreeSet;
-
 use crate::model::{
     AppId, BackendName, BalancerName, Container, ContainerState, HostName, ServerName, Span,
 };
@@ -184,16 +182,13 @@ impl Rolling<'_, '_> {
     /// any more.
     pub(super) fn drop_orphans(&mut self, work: &Work<'_>, unrouted: &[StepId]) {
         let routed = work.target.as_ref().map(|t| routed_balancers(&t.app)).unwrap_or_default();
-        let standing: BTreeSet<(&HostName, &crate::model::Revision, crate::model::Slot)> = self
-            .fleet
-            .containers_of(work.app)
-            .iter()
-            .map(|(host, c)| (host, &c.birth.revision, c.birth.slot))
-            .collect();
         let mut orphans = Vec::new();
-        for (balancer, backend, name, seat) in work.seats.all() {
-            let has_container = standing.iter().any(|(host, revision, slot)| {
-                *slot == name.slot && **host == name.host && name.is_of(revision)
+        for (number, (balancer, backend, name, seat)) in work.seats.all().enumerate() {
+            // Servers and containers are in one order, most of the time: it is the first looked at.
+            let (before, behind) = work.containers.split_at(number.min(work.containers.len()));
+            let has_container = behind.iter().chain(before).any(|(host, container)| {
+                let birth = &container.birth;
+                birth.slot == name.slot && *host == name.host && name.is_of(&birth.revision)
             });
             let unrouted_here = work.target.is_some() && !routed.contains(balancer);
             if has_container && !unrouted_here {

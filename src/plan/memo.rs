@@ -40,6 +40,29 @@ impl Memo {
         self.forget(app);
         self.quiet.insert(app.clone(), leaf.is_some());
         self.leaves.set(app, leaf);
+        self.note(app, waiting, blocked, differing);
+    }
+
+    /// Notes that nothing is to be done for these apps, which come in order and of which nothing is
+    /// known yet: the same as settling one after the other.
+    pub fn settle_all(&mut self, apps: Vec<(&AppId, Quiet)>) {
+        let planned = |(app, quiet): &(&AppId, Quiet)| (AppId::clone(app), quiet.leaf.is_some());
+        let mut planned: BTreeMap<AppId, bool> = apps.iter().map(planned).collect();
+        self.quiet.append(&mut planned);
+        let leaf = |(app, quiet): &(&AppId, Quiet)| Some((AppId::clone(app), quiet.leaf?));
+        self.leaves.add(apps.iter().filter_map(leaf));
+        for (app, Quiet { leaf: _, waiting, blocked, differing }) in apps {
+            self.note(app, waiting, blocked, differing);
+        }
+    }
+
+    fn note(
+        &mut self,
+        app: &AppId,
+        waiting: Vec<Waiting>,
+        blocked: Option<BlockedApp>,
+        differing: BTreeSet<BalancerName>,
+    ) {
         if !waiting.is_empty() {
             self.waiting.insert(app.clone(), waiting);
         }
@@ -74,6 +97,11 @@ impl Memo {
     /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// True where no app is known yet.
+    pub fn is_empty(&self) -> bool {
+        self.quiet.is_empty() && self.unfinished.is_empty()
     }
 
     pub fn unfinished(&self) -> &BTreeSet<AppId> {

@@ -16,6 +16,7 @@
 
 mod balancing;
 mod changes;
+mod cursor;
 mod digest;
 mod draft;
 mod fleet;
@@ -47,7 +48,7 @@ use crate::mutant::{self, Mutant};
 
 use balancing::Planned;
 use draft::Draft;
-use fleet::Fleet;
+use fleet::{Finder, Fleet, Found};
 use index::{Index, Touched};
 use memo::{Memo, Quiet};
 use rolling::Rolling;
@@ -90,7 +91,7 @@ impl Planner {
             }
         };
         *planned = apps;
-        let fleet = Fleet::new(input, index);
+        let fleet = Fleet::new(input, index, planned.len() >= MANY);
         let mut report = Report::new(input);
         let works = survey_all(input, &fleet, planned, memo, &mut report);
         report.add(memo);
@@ -109,7 +110,7 @@ impl Planner {
         takeover::gate(&fleet, &works, &mut draft);
         balancing.end(input, &fleet, &mut draft);
         let steps = draft.in_order();
-        let routes = floor::floors(input, &fleet, &works, &steps);
+        let routes = floor::floors(input, &works, &steps);
         let totals = totals(&steps, &works);
         for work in &works {
             memo.leaves.set(work.app, Some(digest::leaf(input, &fleet, work)));
@@ -168,14 +169,9 @@ impl Report {
 
 /// Every app that is declared, or of which something stands.
 fn all_apps(input: &Input<'_>, index: &Index) -> BTreeSet<AppId> {
-    let declared = input.desired.apps.keys().chain(input.desired.blocked.keys());
-    let standing = index.apps_with_containers().chain(index::proxied(input.observed));
-    let mut apps: BTreeSet<AppId> = declared.cloned().collect();
-    for app in standing {
-        if !apps.contains(app) {
-            apps.insert(app.clone());
-        }
-    }
+    let mut apps: BTreeSet<AppId> = input.desired.apps.keys().cloned().collect();
+    apps.extend(input.desired.blocked.keys().cloned());
+    apps.extend(index::undeclared(index, input.desired, input.observed));
     apps
 }
 
@@ -187,11 +183,13 @@ fn survey_all<'a>(
     memo: &mut Memo,
     report: &mut Report,
 ) -> Vec<Work<'a>> {
-    let mut works = Vec::new();
+    let (mut works, mut quiet_apps) = (Vec::new(), Vec::new());
+    let is_first = memo.is_empty();
     for (app, verdict) in apps.iter().zip(judge_all(input, fleet, apps)) {
         match verdict {
             Verdict::Busy => memo.unfinish(app),
             Verdict::Gone => memo.forget(app),
+            Verdict::Quiet(quiet) if is_first => quiet_apps.push((app, quiet)),
             Verdict::Quiet(quiet) => memo.settle(app, quiet),
             Verdict::Open(work, waiting) => {
                 memo.unfinish(app);
@@ -200,6 +198,7 @@ fn survey_all<'a>(
             }
         }
     }
+    memo.settle_all(quiet_apps);
     works
 }
 
@@ -227,7 +226,8 @@ fn judge_all<'a>(
 ) -> Vec<Verdict<'a>> {
     let apps: Vec<&AppId> = apps.iter().collect();
     let judge_some = |apps: &[&'a AppId]| -> Vec<Verdict<'a>> {
-        apps.iter().map(|app| judge(input, fleet, app)).collect()
+        let mut finder = Finder::new(input, fleet);
+        apps.iter().map(|app| judge(input, fleet, app, finder.find(app))).collect()
     };
     if apps.len() < MANY {
         return judge_some(&apps);
@@ -244,20 +244,25 @@ fn judge_all<'a>(
     })
 }
 
-fn judge<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a AppId) -> Verdict<'a> {
+fn judge<'a>(
+    input: &Input<'a>,
+    fleet: &Fleet<'a>,
+    app: &'a AppId,
+    found: Found<'a>,
+) -> Verdict<'a> {
     if input.known.busy.contains(app) {
         return Verdict::Busy;
     }
     if input.desired.blocked.contains_key(app) && !mutant::is(Mutant::UnreadableAsGone) {
         return Verdict::Quiet(Quiet::default());
     }
-    let survey = match input.desired.apps.get(app) {
-        Some(declared) => survey::declared(input, fleet, declared),
-        None => survey::departed(input, fleet, app),
+    let survey = match found.declared {
+        Some(declared) => survey::declared(input, fleet, declared, found),
+        None => survey::departed(input, fleet, app, found),
     };
     match survey {
         Survey::Work(work, waiting) if is_quiet(input, fleet, &work) => {
-            let differing = balancing::differing(input, fleet, app);
+            let differing = balancing::differing(&work);
             let leaf = Some(digest::leaf(input, fleet, &work));
             match work.target.is_none() && waiting.is_empty() && differing.is_empty() {
                 true => Verdict::Gone,
@@ -286,7 +291,11 @@ fn is_quiet(input: &Input<'_>, fleet: &Fleet<'_>, work: &Work<'_>) -> bool {
         return false;
     }
     let (mut draft, balancing) = (Draft::default(), balancing::Balancing::default());
-    Rolling { input, fleet, balancing: &balancing, draft: &mut draft }.write(work);
+    let mut rolling = Rolling { input, fleet, balancing: &balancing, draft: &mut draft };
+    match &work.target {
+        Some(target) => rolling.write_standing(work, target),
+        None => rolling.write(work),
+    }
     draft.steps().is_empty()
 }
 

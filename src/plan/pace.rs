@@ -83,7 +83,7 @@ impl<'p, 'a> Play<'p, 'a> {
     fn new(input: &Input<'_>, fleet: &Fleet<'a>, work: &'p Work<'a>, target: &Target<'a>) -> Self {
         let balancers = routed_balancers(&target.app);
         let seen = balancers.into_iter().filter(|name| fleet.balancers.contains_key(name));
-        let floors = seen.map(|name| floor(input, fleet, work, target, name)).collect();
+        let floors = seen.map(|name| floor(input, work, name, target)).collect();
         let gates = work.hosts.keys().map(|host| (*host, Vec::new())).collect();
         Self { work, rolling: target.rolling(), floors, risen: Vec::new(), gates }
     }
@@ -180,12 +180,11 @@ impl<'p, 'a> Play<'p, 'a> {
 
 fn floor<'a>(
     input: &Input<'_>,
-    fleet: &Fleet<'a>,
     work: &Work<'a>,
-    target: &Target<'a>,
     balancer: &BalancerName,
+    target: &Target<'a>,
 ) -> Floor<'a> {
-    let serving = serving_now(input, fleet, work, balancer);
+    let serving = serving_now(input, work, balancer);
     let mut leaving = BTreeSet::new();
     let mut joining = BTreeSet::new();
     for (host, of) in &work.hosts {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use crate::model::{AppId, HostName, ServerName, Slot};
+use crate::model::{AppId, HostName, Placed, ServerName, Slot};
 
 use crate::mutant::{self, Mutant};
 
@@ -27,7 +27,7 @@ pub(super) fn fill<'a>(
     let Some(target) = &work.target else { return Vec::new() };
     let mut waiting = Vec::new();
     for (host, host_work) in &mut work.hosts {
-        let mut slots = used_slots(fleet, (work.app, &work.seats), host, target);
+        let mut slots = used_slots((work.containers, &work.seats), host, target);
         for _ in 0..host_work.missing() {
             let publish = match (target.spec.port, fleet.host(host)) {
                 (Some(_), Some(declared)) => match ports.take(input, fleet, host) {
@@ -60,13 +60,11 @@ fn no_port(app: &AppId, host: &HostName) -> Waiting {
 
 /// Slots that a container of that revision has, or a server that is still there for one.
 fn used_slots(
-    fleet: &Fleet<'_>,
-    (app, seats): (&AppId, &Seats<'_>),
+    (containers, seats): (&[Placed], &Seats<'_>),
     host: &HostName,
     target: &super::survey::Target<'_>,
 ) -> BTreeSet<u32> {
-    let of_containers = fleet
-        .containers_of(app)
+    let of_containers = containers
         .iter()
         .filter(|(on, container)| on == host && container.birth.revision == target.revision)
         .map(|(_, container)| container.birth.slot.0);

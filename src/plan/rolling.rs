@@ -81,6 +81,15 @@ impl Rolling<'_, '_> {
         self.drop_orphans(work, &unrouted);
     }
 
+    /// The steps of an app of which no container comes or leaves: all that [`Self::write`] would
+    /// write for it.
+    pub fn write_standing(&mut self, work: &Work<'_>, target: &Target<'_>) {
+        let raised = Raised::default();
+        self.mend_weights(work, target, &raised);
+        self.set_routes(work, target, &raised);
+        self.drop_orphans(work, &[]);
+    }
+
     // ---- what comes ----
 
     /// Steps of the containers that come up, each gated by those that have to leave before.
@@ -308,11 +317,12 @@ impl Rolling<'_, '_> {
         let backend = BackendName::stable(work.app.clone());
         let mut rises = raised.all();
         let mut falls = Vec::new();
+        let routed = routed_balancers(&target.app);
         for host_work in work.hosts.values() {
             // One that joins another balancer may have a weight at this one that it is to lose.
             let joining = host_work.fresh.iter().filter(|_| host_work.weight == 0);
             for unit in host_work.kept.iter().chain(joining) {
-                for balancer in routed_balancers(&target.app) {
+                for balancer in routed.iter().copied() {
                     let Some(seat) = seat(work, balancer, unit) else { continue };
                     let Some((name, _)) = &unit.server else { continue };
                     if seat.has_weight(host_work.weight, self.runs(balancer)) {

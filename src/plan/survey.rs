@@ -2,25 +2,28 @@
 //! what leaves, host by host. Nothing is ordered yet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{
     AdminState, App, AppId, BalancerName, Container, ContainerSpec, ContainerState, HostName, Pin,
-    Revision, Rollout, SecretName, ServerName, Slot,
+    Placed, Placement, Revision, Rollout, SecretName, ServerName, Slot,
 };
 
 use crate::mutant::{self, Mutant};
 
-use super::fleet::{Fleet, Seat, Seats};
+use super::fleet::{Fleet, Found, HostFacts, Seat, Seats};
 use super::{BlockedApp, Input, WaitCause, Waiting};
 
 /// What an app needs, and what it waits for.
 #[derive(Debug)]
 pub(super) struct Work<'a> {
     pub app: &'a AppId,
+    pub declared: Option<&'a App>,
     /// None for an app that isn't declared any more.
     pub target: Option<Target<'a>>,
     pub hosts: BTreeMap<&'a HostName, HostWork<'a>>,
+    /// Its containers, ordered by host, name and id.
+    pub containers: &'a [Placed],
     /// Its servers.
     pub seats: Seats<'a>,
     /// Balancers that may hold servers of it and can't be seen: nothing of it is stopped.
@@ -72,12 +75,18 @@ pub(super) enum Survey<'a> {
 }
 
 /// Looks at a declared app.
-pub(super) fn declared<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a App) -> Survey<'a> {
+pub(super) fn declared<'a>(
+    input: &Input<'a>,
+    fleet: &Fleet<'a>,
+    app: &'a App,
+    found: Found<'a>,
+) -> Survey<'a> {
+    let Found { declared, pin, containers, seats } = found;
     if let Some(why) = input.known.failing_checks.get(&app.id) {
         return Survey::Waiting(failing_check(app, why));
     }
     let mut waiting = Vec::new();
-    let target = match target(input, app) {
+    let target = match target(input, app, pin) {
         Ok((target, held)) => {
             waiting.extend(held);
             target
@@ -101,28 +110,57 @@ pub(super) fn declared<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a App) -
     }
     let mut work = Work {
         app: &app.id,
+        declared,
         hosts: BTreeMap::new(),
-        unseen_balancers: unseen_balancers(input, fleet, &app.id),
-        seats: fleet.seats_of(&app.id),
+        unseen_balancers: unseen_balancers(input, fleet, declared, containers),
+        containers,
+        seats,
         target: Some(target),
     };
-    let elsewhere = fleet.containers_of(&app.id).iter().map(|(host, _)| host);
-    let hosts: BTreeSet<&HostName> = app.placement.keys().chain(elsewhere).collect();
-    for host in hosts {
-        let Some(_) = input.observed.host(host) else {
+    for (host, placement, containers) in hosts_of(app, containers) {
+        let HostFacts { host: declared, is_seen } = fleet.host_facts(host);
+        if !is_seen {
             waiting.push(unseen_host(input, &app.id, host));
             continue;
-        };
-        let placement = app.placement.get(host).filter(|_| all_drained || !drained(host));
-        let host_work = survey_host(fleet, &work, host, placement.copied());
+        }
+        let is_drained = declared.is_some_and(|host| host.drain);
+        let placement = placement.filter(|_| all_drained || !is_drained);
+        let address = declared.map(|host| host.address);
+        let host_work = survey_host(fleet, &work, (host, address), placement, containers);
         work.hosts.insert(host, host_work);
     }
     waiting.extend(work.unseen_balancers.iter().map(|name| unseen_balancer(input, &app.id, name)));
     Survey::Work(Box::new(work), waiting)
 }
 
+/// What an app is to have on a host, and what it has there.
+type OnHost<'a> = (&'a HostName, Option<Placement>, &'a [Placed]);
+
+/// The hosts that an app is placed on or has containers on, in order.
+fn hosts_of<'a>(app: &'a App, containers: &'a [Placed]) -> Vec<OnHost<'a>> {
+    let mut hosts: Vec<OnHost<'a>> = Vec::with_capacity(app.placement.len());
+    let mut placed = app.placement.iter().peekable();
+    for here in containers.chunk_by(|(a, _), (b, _)| a == b) {
+        let Some((host, _)) = here.first() else { continue };
+        while let Some((other, placement)) = placed.next_if(|(other, _)| *other < host) {
+            hosts.push((other, Some(*placement), &[]));
+        }
+        let placement =
+            placed.next_if(|(other, _)| *other == host).map(|(_, placement)| *placement);
+        hosts.push((host, placement, here));
+    }
+    hosts.extend(placed.map(|(host, placement)| (host, Some(*placement), &[][..])));
+    hosts
+}
+
 /// Looks at an app that no manifest declares any more.
-pub(super) fn departed<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a AppId) -> Survey<'a> {
+pub(super) fn departed<'a>(
+    input: &Input<'a>,
+    fleet: &Fleet<'a>,
+    app: &'a AppId,
+    found: Found<'a>,
+) -> Survey<'a> {
+    let Found { declared, pin: _, containers, seats } = found;
     if let Some(file) = input.desired.unreadable.first() {
         let location = file.location.clone();
         return Survey::Waiting(Waiting {
@@ -136,11 +174,10 @@ pub(super) fn departed<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a AppId)
         });
     }
     let mut hosts: BTreeMap<&HostName, HostWork> = BTreeMap::new();
-    for (host, container) in fleet.containers_of(app) {
+    for (host, container) in containers {
         hosts.entry(host).or_default().let_go(container);
     }
-    let unseen_balancers = unseen_balancers(input, fleet, app);
-    let seats = fleet.seats_of(app);
+    let unseen_balancers = unseen_balancers(input, fleet, declared, containers);
     let unseen: BTreeSet<&HostName> = seats
         .all()
         .map(|(_, _, name, _)| &name.host)
@@ -149,7 +186,8 @@ pub(super) fn departed<'a>(input: &Input<'a>, fleet: &Fleet<'a>, app: &'a AppId)
     let unseen_hosts = unseen.into_iter().map(|host| unseen_host(input, app, host));
     let waiting = unseen_balancers.iter().map(|name| unseen_balancer(input, app, name));
     let waiting = waiting.chain(unseen_hosts).collect();
-    Survey::Work(Box::new(Work { app, target: None, hosts, seats, unseen_balancers }), waiting)
+    let work = Work { app, declared, target: None, hosts, containers, seats, unseen_balancers };
+    Survey::Work(Box::new(work), waiting)
 }
 
 fn failing_check(app: &App, why: &str) -> Waiting {
@@ -170,8 +208,12 @@ enum Refusal {
 
 /// What of the app is to run: the declared revision, or where that one is held, the one that
 /// last worked.
-fn target<'a>(input: &Input<'a>, app: &'a App) -> Result<(Target<'a>, Option<Waiting>), Refusal> {
-    let pin = match input.known.pins.get(&app.id) {
+fn target<'a>(
+    input: &Input<'a>,
+    app: &'a App,
+    pin: Option<&Result<Pin, String>>,
+) -> Result<(Target<'a>, Option<Waiting>), Refusal> {
+    let pin = match pin {
         Some(Ok(pin)) => pin.clone(),
         Some(Err(reason)) => return Err(no_image(app, reason.clone())),
         None => return Err(no_image(app, format!("{} isn't resolved yet", app.template.image))),
@@ -277,59 +319,61 @@ fn unseen_balancer(input: &Input<'_>, app: &AppId, balancer: &BalancerName) -> W
 fn unseen_balancers<'a>(
     input: &Input<'a>,
     fleet: &Fleet<'a>,
-    app: &AppId,
+    declared: Option<&App>,
+    containers: &[Placed],
 ) -> BTreeSet<&'a BalancerName> {
-    if mutant::is(Mutant::UnseenBalancer) {
+    let names = input.desired.balancers.keys().chain(input.desired.broken_balancers.keys());
+    let unseen: Vec<_> = names.filter(|name| !fleet.balancers.contains_key(name)).collect();
+    if unseen.is_empty() || mutant::is(Mutant::UnseenBalancer) {
         return BTreeSet::new();
     }
-    let published: BTreeSet<SocketAddr> = fleet
-        .containers_of(app)
-        .iter()
-        .filter_map(|(host, container)| {
-            let ip = fleet.host(host)?.address;
-            Some(SocketAddr::new(ip, container.birth.port?))
-        })
-        .collect();
-    let declared = input.desired.apps.get(app);
+    let published = |(host, container): &Placed| {
+        let ip = fleet.host(host)?.address;
+        Some(SocketAddr::new(ip, container.birth.port?))
+    };
+    let published: BTreeSet<SocketAddr> = containers.iter().filter_map(published).collect();
     let concerns = |name: &BalancerName| {
         let routed = |app: &App| app.routes.iter().any(|route| route.balancer == *name);
         let pointed = match input.known.last_addresses.get(name) {
             Some(addresses) => !addresses.is_disjoint(&published),
             None => !published.is_empty(),
         };
-        declared.is_some_and(|app| routed(app)) || pointed
+        declared.is_some_and(routed) || pointed
     };
-    let names = input.desired.balancers.keys().chain(input.desired.broken_balancers.keys());
-    names.filter(|name| !fleet.balancers.contains_key(name) && concerns(name)).collect()
+    unseen.into_iter().filter(|name| concerns(name)).collect()
 }
 
 fn survey_host<'a>(
     fleet: &Fleet<'a>,
     work: &Work<'a>,
-    host: &'a HostName,
-    placement: Option<crate::model::Placement>,
+    (host, address): (&'a HostName, Option<IpAddr>),
+    placement: Option<Placement>,
+    containers: &'a [Placed],
 ) -> HostWork<'a> {
     let mut found = HostWork::default();
     let Some(target) = &work.target else { return found };
     found.replicas = placement.map_or(0, |placement| placement.replicas);
     found.weight = placement.map_or(0, |placement| placement.weight);
-    let mut current = Vec::new();
-    for (_, container) in fleet.containers_of(work.app).iter().filter(|(on, _)| on == host) {
-        let unit = existing_unit(fleet, host, container);
-        let misplaced = unit.publish.is_some_and(|publish| {
-            let ip = fleet.host(host).map(|host| host.address);
-            ip.is_some_and(|ip| ip != publish.ip()) || has_other_address(&work.seats, &unit)
-        });
-        if container.birth.revision == target.revision && is_sound(container) && !misplaced {
-            current.push(unit);
+    let routed = routed_balancers(&target.app);
+    let mut current = Vec::with_capacity(containers.len());
+    for (_, container) in containers {
+        let unit = existing_unit(address, host, container);
+        let misplaced = || {
+            unit.publish.is_some_and(|publish| {
+                address.is_some_and(|ip| ip != publish.ip())
+                    || has_other_address(&work.seats, &unit)
+            })
+        };
+        if container.birth.revision == target.revision && is_sound(container) && !misplaced() {
+            let serves = serves(fleet, work, &routed, &unit, found.weight);
+            current.push((serves, unit));
         } else {
             found.let_go(container);
         }
     }
-    let routed = routed_balancers(&target.app);
-    current.sort_by_key(|unit| (!serves(fleet, work, &routed, unit, found.weight), unit.slot));
+    current.sort_by_key(|(serves, unit)| (!serves, unit.slot));
     let surplus = current.split_off(current.len().min(found.replicas as usize));
-    for container in surplus.iter().filter_map(|unit| unit.existing) {
+    for container in surplus.iter().filter_map(|(_, unit)| unit.existing) {
         found.let_go(container);
     }
     // What serves nobody leaves first.
@@ -337,8 +381,8 @@ fn survey_host<'a>(
         |container: &&Container| container.runs() && is_served(&work.seats, host, container);
     found.leaving.sort_by_key(still_serves);
     let rolling = !found.leaving.is_empty();
-    for unit in current {
-        if stays(fleet, work, &routed, &unit, found.weight, rolling) {
+    for (serves, unit) in current {
+        if stays(fleet, work, &routed, &unit, found.weight, (serves, rolling)) {
             found.kept.push(unit);
         } else {
             found.fresh.push(unit);
@@ -347,9 +391,12 @@ fn survey_host<'a>(
     found
 }
 
-fn existing_unit<'a>(fleet: &Fleet<'a>, host: &HostName, container: &'a Container) -> Unit<'a> {
+fn existing_unit<'a>(
+    address: Option<IpAddr>,
+    host: &HostName,
+    container: &'a Container,
+) -> Unit<'a> {
     let birth = &container.birth;
-    let address = fleet.host(host).map(|host| host.address);
     let publish = birth.port.zip(address).map(|(port, ip)| SocketAddr::new(ip, port));
     let name = birth.server_name(host);
     Unit {
@@ -443,7 +490,7 @@ fn stays(
     routed: &BTreeSet<&BalancerName>,
     unit: &Unit<'_>,
     weight: u16,
-    rolling: bool,
+    (serves, rolling): (bool, bool),
 ) -> bool {
     let Some(container) = unit.existing else { return false };
     let restarting = matches!(container.state, ContainerState::Restarting { .. });
@@ -460,7 +507,7 @@ fn stays(
             .filter(|name| runs_at(fleet, name))
             .all(|balancer| seat(work, balancer, unit).is_some_and(|seat| seat.is_up()))
     };
-    serves(fleet, work, routed, unit, weight) && (!rolling || up())
+    serves && (!rolling || up())
 }
 
 impl<'a> HostWork<'a> {

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::HistoryEntry;
 use crate::model::{
-    API_VERSION, AppId, ApprovalRequest, CommitId, Desired, Hold, Host, HostName, Kind, Metadata,
-    Object, Pin,
+    API_VERSION, App, AppId, ApprovalRequest, CommitId, Desired, Hold, Host, HostName, Kind,
+    Metadata, Object, Pin,
 };
 use crate::mutant::{self, Mutant};
 use crate::plan::Fallback;
@@ -283,6 +283,27 @@ impl Memory {
     /// Every host that was declared once and may have something of ours on it.
     pub fn hosts(&self) -> Result<OrdMap<HostName, Arc<Host>>, StoreError> {
         self.ask(|held| held.hosts.clone())
+    }
+
+    /// Lets what works of these apps share the App with what is declared, where both are the same:
+    /// what was decoded from the store has one of its own.
+    pub fn share(
+        &self,
+        declared: &OrdMap<AppId, Arc<App>>,
+        apps: &BTreeSet<AppId>,
+    ) -> Result<(), StoreError> {
+        let mut held = self.held()?;
+        let Some(held) = held.as_mut() else { return Ok(()) };
+        for id in apps {
+            let (Some(app), Some(then)) = (declared.get(id), held.fallbacks.get(id)) else {
+                continue;
+            };
+            if !Arc::ptr_eq(&then.app, app) && then.app == *app {
+                let shared = Fallback { app: app.clone(), pin: then.pin.clone() };
+                held.fallbacks.insert(id.clone(), Arc::new(shared));
+            }
+        }
+        Ok(())
     }
 
     /// What each app had when it last converged.

@@ -14,7 +14,7 @@ use crate::store::{Change, StoreError};
 
 use super::Controller;
 use super::controller::Recollection;
-use super::memory::{json, object, of_app};
+use super::memory::{Memory, json, object, of_app};
 use super::situation::Situation;
 
 /// What was written last: what is the same isn't written again.
@@ -23,6 +23,47 @@ pub(super) struct Written {
     observed: Observed,
     departed: BTreeMap<HostName, Host>,
     troubles: BTreeMap<BalancerName, String>,
+}
+
+/// So many changes are written at once. The objects of a large fleet, all in memory beside what
+/// they are made of, would take several times what the fleet itself does.
+const WRITTEN_AT_ONCE: usize = 2048;
+
+/// Changes on their way to the store.
+struct Changes<'m> {
+    memory: &'m Memory,
+    waiting: Vec<Change>,
+    /// How many objects differed, or why some weren't written.
+    written: Result<usize, StoreError>,
+}
+
+impl<'m> Changes<'m> {
+    fn new(memory: &'m Memory) -> Self {
+        Self { memory, waiting: Vec::new(), written: Ok(0) }
+    }
+
+    fn push(&mut self, change: Change) {
+        self.waiting.push(change);
+        if self.waiting.len() >= WRITTEN_AT_ONCE {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
+        let written = self.memory.write(std::mem::take(&mut self.waiting));
+        // That something is too large weighs more than a disk that fails: it has to be tried again.
+        self.written = match (std::mem::replace(&mut self.written, Ok(0)), written) {
+            (Ok(before), Ok(now)) => Ok(before + now),
+            (Err(error @ StoreError::TooLarge { .. }), _) | (Err(error), Ok(_)) => Err(error),
+            (_, Err(error)) => Err(error),
+        };
+    }
+
+    /// Writes what waits, and says how many objects differed altogether.
+    fn end(mut self) -> Result<usize, StoreError> {
+        self.write();
+        self.written
+    }
 }
 
 /// A plan by app.
@@ -113,11 +154,13 @@ impl Controller {
         }
         let (later, apps) = apps.into_iter().partition(|app| situation.aside.contains(app));
         self.recollect().unwritten.extend::<BTreeSet<AppId>>(later);
-        let changes = self.changes(situation, before.as_ref(), &apps)?;
         let troubles = self.recollect().balancer_troubles.clone();
-        let written = self.memory.write(changes);
-        // What a failing disk doesn't take is remembered by the store itself. Of what is too large
-        // nothing was taken: all is tried again.
+        let mut changes = Changes::new(&self.memory);
+        self.changes(situation, before.as_ref(), &apps, &mut changes)?;
+        let written = changes.end();
+        self.memory.share(&situation.desired.apps, &apps)?;
+        // What a failing disk doesn't take is remembered by the store itself. Where something is too
+        // large, nothing of what was written with it was taken: all is tried again.
         if !matches!(written, Err(StoreError::TooLarge { .. })) {
             self.recollect().written = Some(Written {
                 desired: situation.desired.clone(),
@@ -142,26 +185,25 @@ impl Controller {
         situation: &Situation,
         before: Option<&Written>,
         apps: &BTreeSet<AppId>,
-    ) -> Result<Vec<Change>, StoreError> {
-        let mut changes = Vec::new();
+        changes: &mut Changes<'_>,
+    ) -> Result<(), StoreError> {
         if before.is_none_or(|before| !Arc::ptr_eq(&before.desired, &situation.desired)) {
-            self.changed_declared(situation, &mut changes)?;
+            self.changed_declared(situation, changes)?;
         }
-        self.changed_hosts(situation, before, &mut changes)?;
-        self.changed_balancers(situation, before, &mut changes)?;
+        self.changed_hosts(situation, before, changes)?;
+        self.changed_balancers(situation, before, changes)?;
         let outline = Outline::new(&situation.plan);
         for id in apps {
-            self.changed_app(situation, &outline, id, &mut changes)?;
+            self.changed_app(situation, &outline, id, changes)?;
         }
-        self.changed_containers(situation, before, &mut changes)?;
-        Ok(changes)
+        self.changed_containers(situation, before, changes)
     }
 
     /// Installation and Environments.
     fn changed_declared(
         &self,
         situation: &Situation,
-        changes: &mut Vec<Change>,
+        changes: &mut Changes<'_>,
     ) -> Result<(), StoreError> {
         let desired = &situation.desired;
         let mut installation = object(Kind::Installation, desired.installation.name.as_str(), None);
@@ -184,7 +226,7 @@ impl Controller {
         &self,
         situation: &Situation,
         before: Option<&Written>,
-        changes: &mut Vec<Change>,
+        changes: &mut Changes<'_>,
     ) -> Result<(), StoreError> {
         let (desired, departed) = (&situation.desired, &situation.known.departed_hosts);
         let views = &situation.observed.hosts;
@@ -217,7 +259,7 @@ impl Controller {
         &self,
         situation: &Situation,
         before: Option<&Written>,
-        changes: &mut Vec<Change>,
+        changes: &mut Changes<'_>,
     ) -> Result<(), StoreError> {
         let (desired, views) = (&situation.desired, &situation.observed.balancers);
         let troubles = self.recollect().balancer_troubles.clone();
@@ -255,7 +297,7 @@ impl Controller {
         situation: &Situation,
         outline: &Outline<'_>,
         id: &AppId,
-        changes: &mut Vec<Change>,
+        changes: &mut Changes<'_>,
     ) -> Result<(), StoreError> {
         let desired = &situation.desired;
         let is_there = desired.apps.contains_key(id)
@@ -268,7 +310,9 @@ impl Controller {
             return Ok(());
         }
         let app = self.app_object(situation, outline, id)?;
-        changes.extend(revision_object(situation, id, &app).map(Change::Put));
+        if let Some(revision) = revision_object(situation, id, &app) {
+            changes.push(Change::Put(revision));
+        }
         changes.push(Change::Put(app));
         Ok(())
     }
@@ -279,7 +323,7 @@ impl Controller {
         &self,
         situation: &Situation,
         before: Option<&Written>,
-        changes: &mut Vec<Change>,
+        changes: &mut Changes<'_>,
     ) -> Result<(), StoreError> {
         let views = &situation.observed.hosts;
         let mut stale: BTreeSet<&HostName> = BTreeSet::new();
@@ -323,7 +367,7 @@ impl Controller {
         situation: &Situation,
         hosts: &BTreeSet<&HostName>,
         of_all: bool,
-        changes: &mut Vec<Change>,
+        changes: &mut Changes<'_>,
     ) -> Result<(), StoreError> {
         let views = &situation.observed.hosts;
         let asked = views.iter().filter(|(host, _)| of_all || hosts.contains(*host));

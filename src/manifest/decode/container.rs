@@ -141,7 +141,7 @@ pub fn env(field: &Field<'_>, found: &mut Mistakes) -> BTreeMap<String, EnvSourc
     for entry in field.map(found) {
         check_variable(entry, found);
         if let Some(value) = variable(entry, found) {
-            env.insert(entry.key.clone(), value);
+            env.insert(entry.key.to_string(), value);
         }
     }
     env
@@ -251,7 +251,7 @@ fn labels(field: &Field<'_>, found: &mut Mistakes) -> BTreeMap<String, String> {
         match value.text() {
             Some(text) => {
                 let text = without_nul(text, &format!("the label {key}"), value.at, found);
-                labels.insert(key.clone(), text);
+                labels.insert(key.to_string(), text);
             }
             None => {
                 let what = value.what();

@@ -351,7 +351,7 @@ pub(super) fn by_host<T>(
     for entry in field.map(found) {
         let what = format!("`{}` of {}", field.name, entry.key);
         if let Some(value) = read(&entry.value, &what, found) {
-            values.insert(entry.key.clone(), (value, entry.key_at));
+            values.insert(entry.key.to_string(), (value, entry.key_at));
         }
     }
     values

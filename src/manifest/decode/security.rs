@@ -172,7 +172,7 @@ pub fn ulimits(field: &Field<'_>, found: &mut Mistakes) -> BTreeMap<String, Ulim
             found.error(entry.key_at, format!("`{}` is no limit of a process", entry.key)).hint =
                 hint;
         } else if let Some(ulimit) = ulimit(&entry.key, &entry.value, found) {
-            ulimits.insert(entry.key.clone(), ulimit);
+            ulimits.insert(entry.key.to_string(), ulimit);
         }
     }
     ulimits

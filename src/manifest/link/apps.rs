@@ -10,19 +10,19 @@ use super::super::document::Identity;
 use super::super::mistake::{Mistakes, known_names, nearest};
 use super::super::text::Extent;
 use super::routes::conflicts;
-use super::{Apps, DecodeApp, DecodedApp, Linker, Object, because};
+use super::{Apps, DecodeApp, DecodedApp, Environment, Linker, Object, because};
 use crate::model::{App, AppId, Blocked, EngineAddress, Placement};
 
 /// The Apps of a commit.
 #[derive(Default)]
 pub(super) struct LinkedApps {
-    pub apps: Apps<App>,
+    pub apps: Apps<Arc<App>>,
     pub blocked: Apps<Blocked>,
 }
 
 /// What an App refers to and can't have.
-#[derive(Default)]
-struct Judgement {
+#[derive(Debug, Clone, Default)]
+pub(in super::super) struct Judgement {
     found: Mistakes,
     /// Something that it needs is there, but broken.
     needs: Option<String>,
@@ -38,12 +38,11 @@ impl<'f> Linker<'f> {
         let decoded: Vec<_> =
             objects.iter().map(|(_, o)| decoder.decode(o.file, o.index, bases)).collect();
         for ((id, object), decoded) in objects.iter_mut().zip(&decoded) {
-            self.judge(id, object, decoded);
+            self.judge(id, object, decoded, decoder);
         }
         let drafts = objects.iter().zip(&decoded).filter(|((_, object), _)| !object.is_double);
-        let drafts: Apps<&AppDraft> = drafts
-            .filter_map(|((id, _), decoded)| Some(((*id).clone(), decoded.draft.as_ref()?)))
-            .collect();
+        let drafts: Vec<(&AppId, &AppDraft)> =
+            drafts.filter_map(|((id, _), decoded)| Some((*id, decoded.draft.as_ref()?))).collect();
         let mut refused: Apps<Vec<_>> = BTreeMap::new();
         for conflict in conflicts(&drafts, self.texts) {
             refused.entry(conflict.app.clone()).or_default().push(conflict);
@@ -56,7 +55,7 @@ impl<'f> Linker<'f> {
                     .error(conflict.at, conflict.message)
                     .hint("a request can go to one app only: change host, path or listener of one of them");
             }
-            self.settle(id, object, decoded, &mut linked);
+            self.settle(id, object, decoded, decoder, &mut linked);
         }
         linked
     }
@@ -76,11 +75,25 @@ impl<'f> Linker<'f> {
         apps
     }
 
-    fn judge(&self, id: &AppId, object: &mut Object<'_>, decoded: &DecodedApp) {
+    fn judge(
+        &self,
+        id: &AppId,
+        object: &mut Object<'_>,
+        decoded: &Arc<DecodedApp>,
+        decoder: &mut dyn DecodeApp,
+    ) {
         let is_cut = object.document.spec().is_none() && !object.found.errors.is_empty();
         if !is_cut {
             object.found.add(&decoded.found);
         }
+        let document = (object.file, object.index);
+        let mut judge = || self.judgement(id, object, decoded);
+        let Judgement { found, needs } = decoder.judgement(document, decoded, &mut judge);
+        object.found.add(&found);
+        object.needs = needs;
+    }
+
+    fn judgement(&self, id: &AppId, object: &Object<'_>, decoded: &DecodedApp) -> Judgement {
         let mut judgement = Judgement::default();
         if let Some(reason) = &decoded.broken_base {
             judgement.needs = Some(reason.clone());
@@ -92,8 +105,7 @@ impl<'f> Linker<'f> {
             self.judge_routes(draft, &mut judgement);
             warn_of_silence(draft, &mut judgement.found);
         }
-        object.found.add(&judgement.found);
-        object.needs = judgement.needs;
+        judgement
     }
 
     fn judge_environment(&self, id: &AppId, at: Extent, judgement: &mut Judgement) {
@@ -207,13 +219,20 @@ impl<'f> Linker<'f> {
         id: &AppId,
         object: Object<'_>,
         decoded: &Arc<DecodedApp>,
+        decoder: &mut dyn DecodeApp,
         linked: &mut LinkedApps,
     ) {
         let blocked = object.blocked(self.texts);
         let location = object.document.location.clone();
         self.errors.extend(object.found.errors);
         self.warnings.extend(object.found.warnings);
-        let app = decoded.draft.as_ref().and_then(|draft| self.app(id, draft, location.clone()));
+        let environment = self.environments.get(&id.environment);
+        let environment = environment.and_then(|environment| environment.as_ref().ok());
+        let mut make = || {
+            let draft = decoded.draft.as_ref()?;
+            app(id, draft, environment.map(AsRef::as_ref), location.clone())
+        };
+        let app = decoder.app((object.file, object.index), decoded, environment, &mut make);
         match (blocked, app) {
             (None, Some(app)) => {
                 linked.apps.insert(id.clone(), app);
@@ -227,33 +246,35 @@ impl<'f> Linker<'f> {
             }
         }
     }
+}
 
-    fn app(&self, id: &AppId, draft: &AppDraft, location: crate::model::Location) -> Option<App> {
-        let mut template = draft.template.clone()?;
-        if let Some(Ok(shared)) = self.environments.get(&id.environment) {
-            for (key, value) in shared {
-                template.env.entry(key.clone()).or_insert_with(|| value.clone());
-            }
-        }
-        let placement = |host: &str| Placement {
-            replicas: draft.replicas.on(host),
-            weight: draft.weight_on(host),
-        };
-        Some(App {
-            id: id.clone(),
-            template,
-            placement: draft
-                .hosts
-                .iter()
-                .map(|(host, _)| (host.clone(), placement(host.as_str())))
-                .collect(),
-            routes: draft.routes.iter().map(|route| route.route.clone()).collect(),
-            health: draft.health.clone(),
-            drain: draft.drain,
-            rollout: draft.rollout,
-            location,
-        })
+/// The App that a draft and its environment make.
+fn app(
+    id: &AppId,
+    draft: &AppDraft,
+    environment: Option<&Environment>,
+    location: crate::model::Location,
+) -> Option<App> {
+    let mut template = draft.template.clone()?;
+    for (key, value) in environment.into_iter().flatten() {
+        template.env.entry(key.clone()).or_insert_with(|| value.clone());
     }
+    let placement =
+        |host: &str| Placement { replicas: draft.replicas.on(host), weight: draft.weight_on(host) };
+    Some(App {
+        id: id.clone(),
+        template,
+        placement: draft
+            .hosts
+            .iter()
+            .map(|(host, _)| (host.clone(), placement(host.as_str())))
+            .collect(),
+        routes: draft.routes.iter().map(|route| route.route.clone()).collect(),
+        health: draft.health.clone(),
+        drain: draft.drain,
+        rollout: draft.rollout,
+        location,
+    })
 }
 
 impl Judgement {

@@ -7,8 +7,12 @@ mod balancers;
 mod hosts;
 mod routes;
 
-use std::collections::BTreeMap;
+pub(super) use apps::Judgement;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use imbl::OrdMap;
 
 use super::base::{self, Bases};
 use super::decode::{self, AppDraft, BalancerDraft, HostDraft};
@@ -16,14 +20,18 @@ use super::document::{Class, Document, Head, Identity};
 use super::file::File;
 use super::mistake::{Mistake, Mistakes, Texts};
 use super::node::Node;
+use super::text::FileId;
 use crate::model::{
-    AppId, BalancerName, Blocked, CommitId, Desired, EnvSource, EnvironmentName, HostName,
-    Installation, Location,
+    App, AppId, BalancerName, Blocked, CommitId, Desired, EnvSource, EnvironmentName, Host,
+    HostName, Installation, Location,
 };
 
 /// What is wrong with a commit, and what is left of it.
 pub(super) struct Linked {
+    /// Still without hosts and Apps: they are brought into the maps of the commit before.
     pub desired: Option<Desired>,
+    pub hosts: BTreeMap<HostName, Arc<Host>>,
+    pub apps: BTreeMap<AppId, Arc<App>>,
     pub errors: Vec<Mistake>,
     pub warnings: Vec<Mistake>,
 }
@@ -32,7 +40,45 @@ pub(super) struct Linked {
 pub(super) trait DecodeApp {
     /// What the document at `index` of `file` says, with its bases.
     fn decode(&mut self, file: &Arc<File>, index: usize, bases: &mut Bases<'_>) -> Arc<DecodedApp>;
+
+    /// The environment of that name, the very one of the commit before where it is the same.
+    fn environment(&mut self, name: &EnvironmentName, environment: Environment)
+    -> Arc<Environment>;
+
+    /// Apps are judged against this from now on.
+    fn set_context(&mut self, context: Context);
+
+    /// How that document, decoded to `decoded`, was judged before against the same context; else
+    /// as `judge` does.
+    fn judgement(
+        &mut self,
+        document: (&Arc<File>, usize),
+        decoded: &Arc<DecodedApp>,
+        judge: &mut dyn FnMut() -> Judgement,
+    ) -> Judgement;
+
+    /// The App that was made of that document, decoded to `decoded`, in that very environment
+    /// before; else the one that `make` makes.
+    fn app(
+        &mut self,
+        document: (&Arc<File>, usize),
+        decoded: &Arc<DecodedApp>,
+        environment: Option<&Arc<Environment>>,
+        make: &mut dyn FnMut() -> Option<App>,
+    ) -> Option<Arc<App>>;
 }
+
+/// All that an App is judged against: what isn't an App follows from these.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Context {
+    /// The files that hold anything but Apps, or that can't be read.
+    files: Vec<FileId>,
+    /// The paths that Apps name as bases.
+    bases: BTreeSet<String>,
+}
+
+/// What the containers of an Environment have in common.
+pub(super) type Environment = BTreeMap<String, EnvSource>;
 
 /// An App as far as its document and its bases tell.
 #[derive(Debug)]
@@ -76,7 +122,7 @@ struct Linker<'f> {
     texts: &'f Texts,
     objects: BTreeMap<&'f Identity, Vec<Object<'f>>>,
     unreadable: Vec<Blocked>,
-    environments: Named<EnvironmentName, BTreeMap<String, EnvSource>>,
+    environments: Named<EnvironmentName, Arc<Environment>>,
     hosts: Named<HostName, HostDraft>,
     balancers: Named<BalancerName, BalancerDraft>,
     errors: Vec<Mistake>,
@@ -100,10 +146,10 @@ pub(super) fn link(
         errors: Vec::new(),
         warnings: Vec::new(),
     };
-    linker.sort(files);
+    apps.set_context(linker.sort(files));
     linker.refuse_doubles();
     let installation = linker.installation();
-    linker.link_environments();
+    linker.link_environments(apps);
     linker.link_hosts();
     linker.link_balancers();
     let mut bases = Bases::new(files);
@@ -115,9 +161,13 @@ pub(super) fn link(
 
 impl<'f> Linker<'f> {
     /// Each document to its identity; what has none is unreadable.
-    fn sort(&mut self, files: &'f BTreeMap<String, Arc<File>>) {
+    fn sort(&mut self, files: &'f BTreeMap<String, Arc<File>>) -> Context {
+        let mut others = Vec::new();
         let named = base::named(files);
         for (path, file) in files {
+            if !holds_only_apps(file) {
+                others.push(file.id);
+            }
             let is_base = named.contains(path);
             if let Some(fault) = &file.fault {
                 self.errors.push(fault.clone());
@@ -131,6 +181,7 @@ impl<'f> Linker<'f> {
                 self.sort_document(file, index, document, is_base);
             }
         }
+        Context { files: others, bases: named }
     }
 
     fn sort_document(
@@ -228,14 +279,14 @@ impl<'f> Linker<'f> {
         installation.filter(|_| objects.len() == 1 && objects[0].found.errors.is_empty())
     }
 
-    fn link_environments(&mut self) {
+    fn link_environments(&mut self, apps: &mut dyn DecodeApp) {
         for (identity, objects) in &mut self.objects {
             let Identity::Environment(name) = identity else { continue };
             for object in objects.iter_mut() {
                 let env = object.document.spec().map(|spec| environment(spec, &mut object.found));
                 let result = match object.blocked(self.texts) {
                     Some(blocked) => Err(blocked),
-                    None => Ok(env.unwrap_or_default()),
+                    None => Ok(apps.environment(name, env.unwrap_or_default())),
                 };
                 self.environments.entry(name.clone()).or_insert(result);
             }
@@ -255,21 +306,29 @@ impl<'f> Linker<'f> {
         self.unreadable.sort_by(|a, b| (&a.location, &a.reason).cmp(&(&b.location, &b.reason)));
         let (hosts, broken_hosts) = part(self.hosts, |draft| Arc::new(draft.host));
         let (balancers, broken_balancers) = part(self.balancers, |draft| draft.balancer);
-        let (environments, _) = part(self.environments, |env| env);
+        let (environments, _) = part(self.environments, |env| Environment::clone(&env));
         let desired = installation.map(|installation| Desired {
             commit,
             installation,
             environments,
-            hosts: hosts.into_iter().collect(),
+            hosts: OrdMap::new(),
             balancers,
-            apps: linked.apps.into_iter().map(|(id, app)| (id, Arc::new(app))).collect(),
+            apps: OrdMap::new(),
             blocked: linked.blocked,
             unreadable: self.unreadable,
             broken_hosts,
             broken_balancers,
         });
-        Linked { desired, errors: self.errors, warnings: self.warnings }
+        let (errors, warnings) = (self.errors, self.warnings);
+        Linked { desired, hosts, apps: linked.apps, errors, warnings }
     }
+}
+
+fn holds_only_apps(file: &File) -> bool {
+    let is_app = |document: &Document| {
+        matches!(&document.class, Class::Declares(Head { identity: Identity::App(_), .. }))
+    };
+    file.fault.is_none() && file.documents.iter().all(is_app)
 }
 
 /// What can be used, and what can't.
@@ -291,7 +350,7 @@ fn part<K: Ord, V, W>(
     (fine, broken)
 }
 
-fn environment(spec: &Node, found: &mut Mistakes) -> BTreeMap<String, EnvSource> {
+fn environment(spec: &Node, found: &mut Mistakes) -> Environment {
     let Some(mut fields) = decode::Fields::open(spec, "the spec of an Environment", found) else {
         return BTreeMap::new();
     };

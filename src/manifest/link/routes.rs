@@ -1,12 +1,9 @@
 //! Routes of different Apps: two that meet are refused, in both. An exact host and a wildcard,
 //! or two paths of which one is longer, don't meet: the more exact one wins.
 
-use std::collections::BTreeMap;
-
 use super::super::decode::AppDraft;
 use super::super::mistake::Texts;
 use super::super::text::Extent;
-use super::Apps;
 use crate::model::{AppId, Route};
 
 /// A route that is refused: message and place, to be added to the App.
@@ -16,18 +13,18 @@ pub(super) struct Conflict {
     pub message: String,
 }
 
-/// Every route that is declared more than once. Host names and paths are normalized already.
-pub(super) fn conflicts(drafts: &Apps<&AppDraft>, texts: &Texts) -> Vec<Conflict> {
-    let mut by_route: BTreeMap<&Route, Vec<(&AppId, Extent)>> = BTreeMap::new();
+/// Every route that is declared more than once, among drafts in the order of their names. Host names and paths are normalized already.
+pub(super) fn conflicts(drafts: &[(&AppId, &AppDraft)], texts: &Texts) -> Vec<Conflict> {
+    let mut routes: Vec<(&Route, &AppId, Extent)> = Vec::new();
     for (app, draft) in drafts {
-        for route in &draft.routes {
-            by_route.entry(&route.route).or_default().push((app, route.at));
-        }
+        routes.extend(draft.routes.iter().map(|route| (&route.route, *app, route.at)));
     }
+    // Apps come in order, and so do, of one route, those that declare it.
+    routes.sort_by_key(|(route, _, _)| *route);
     let mut conflicts = Vec::new();
-    for (route, owners) in by_route.into_iter().filter(|(_, owners)| owners.len() > 1) {
-        for (number, (app, at)) in owners.iter().enumerate() {
-            let (other, other_at) = owners[usize::from(number == 0)];
+    for owners in routes.chunk_by(|(a, _, _), (b, _, _)| a == b).filter(|all| all.len() > 1) {
+        for (number, (route, app, at)) in owners.iter().enumerate() {
+            let (_, other, other_at) = owners[usize::from(number == 0)];
             let place = texts.place(other_at);
             let message = match *app == other {
                 true => format!("the route {route} is there twice in this app: also in {place}"),
