@@ -223,7 +223,8 @@ impl<'a> Run<'a> {
         let held_back = |fleet: &Fleet| !fleet.broken.is_empty() || fleet.apps.is_empty();
         let unread = self.script.walk.iter().any(held_back);
         // What works isn't remembered, or what happens to an app isn't mended.
-        let stuck = self.script.has(super::machine::Nature::Unpullable);
+        // What leaves while its successor fails isn't mended either.
+        let stuck = !self.script.is_plain();
         if (forgot && !self.script.is_plain()) || (moved && (unread || stuck)) {
             return false;
         }
@@ -357,13 +358,6 @@ impl<'a> Run<'a> {
 }
 
 impl Script {
-    fn has(&self, nature: super::machine::Nature) -> bool {
-        let services = self.walk.iter().flat_map(|fleet| &fleet.apps);
-        let mut natures =
-            services.map(|(name, service)| super::machine::Nature::of(&service.image(name)));
-        natures.any(|other| other == nature)
-    }
-
     /// Some rollout of that app fails.
     fn fails(&self, app: &AppId) -> bool {
         let services = self.walk.iter().filter_map(|fleet| fleet.apps.get(app.name.as_str()));
