@@ -134,8 +134,15 @@ pub fn set_mutant(mutant: Option<plimsoll::mutant::Mutant>) {
     plimsoll::mutant::set(mutant);
 }
 
+/// There are none without the feature.
 #[cfg(not(feature = "mutants"))]
-pub fn plimsoll_mutant() {}
+#[derive(Clone, Copy)]
+pub struct NoMutant;
 
 #[cfg(not(feature = "mutants"))]
-pub fn set_mutant((): ()) {}
+pub fn plimsoll_mutant() -> NoMutant {
+    NoMutant
+}
+
+#[cfg(not(feature = "mutants"))]
+pub fn set_mutant(_: NoMutant) {}
