@@ -25,6 +25,9 @@ const LOOK: Duration = Duration::from_millis(5);
 /// The keywords that Plimsoll gives the servers of the same app.
 const CHECK: &str = "check inter 500ms fastinter 50ms downinter 50ms rise 1 fall 3";
 
+/// Between two quick checks.
+const QUICK: Duration = Duration::from_millis(50);
+
 /// Two engines with containers that nothing but this benchmark knows, and their HAProxy.
 pub struct Bare {
     haproxy: Haproxy,
@@ -163,7 +166,10 @@ impl Host {
              server web/{server}"
         ));
         assert!(answer.as_ref().is_ok_and(|text| text.contains("registered")), "{answer:?}");
-        wait_for("it is up", LOOK, || is_up(balancer, &server).then_some(()));
+        let is_up = || is_up(balancer, &server).then(now);
+        let first = wait_for("it is up", LOOK, is_up);
+        // The second quick check.
+        wait_for("it stays up", LOOK, || is_up().filter(|now| *now >= first + QUICK));
         let up = now();
         let falls = old.map(|old| format!(";set server web/{old} weight 0")).unwrap_or_default();
         let answer = balancer.runtime(&format!("set server web/{server} weight 100{falls}"));

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Randomness;
 use crate::docker::Engine;
 use crate::failpoint::{self, Side};
-use crate::model::{BalancerName, HostName, Kind, Metadata, Object, Owner, SecretName};
+use crate::model::{BalancerName, HostName, Kind, Metadata, Object, Owner, Revision, SecretName};
 use crate::mutant::{self, Mutant};
 use crate::plan::{Action, Place, Plan, Step, StepId, StepOutcome, StepResult};
 use crate::proxy::Proxy;
@@ -50,6 +50,21 @@ pub struct Executor {
     pub secrets: BTreeMap<SecretName, SecretString>,
     pub store: Arc<dyn Store>,
     pub randomness: Arc<dyn Randomness>,
+    pub proven: Proven,
+}
+
+/// Revisions of which a server came up and stayed so for a moment.
+#[derive(Default)]
+pub struct Proven(Mutex<BTreeSet<Revision>>);
+
+impl Proven {
+    fn knows(&self, revision: Revision) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&revision)
+    }
+
+    fn learn(&self, revision: Revision) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(revision);
+    }
 }
 
 /// How many engine calls that change something are made at one time.

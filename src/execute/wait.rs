@@ -46,7 +46,7 @@ const SETTLED: Span = Span::from_secs(3);
 
 /// How long a server that came up is looked at before it counts. HAProxy calls it up after one
 /// check that passed, and what ends right after its start passes one now and then. Engines tell
-/// an end some tens of milliseconds late.
+/// an end some tens of milliseconds late. The first of a revision shows it for the others.
 const PROVEN: Duration = Duration::from_millis(100);
 
 /// How often a container is looked at behind a server that isn't up. Engines (Docker 20.10 is
@@ -153,9 +153,15 @@ impl Waiter<'_> {
         let result = self
             .look_until(|| async {
                 let check = proxy.server(backend, server).await?.map(|server| server.check);
-                let proven = lock(&steady).is_proven(check == Some(CheckState::Up));
+                let lasted = lock(&steady).is_proven(check == Some(CheckState::Up));
                 let why = match check {
-                    Some(CheckState::Up) if proven => return self.lasts(behind, &steady).await,
+                    Some(CheckState::Up) if lasted || self.executor.proven.knows(revision) => {
+                        let look = self.lasts(behind, &steady).await?;
+                        if let Look::Done = look {
+                            self.executor.proven.learn(revision);
+                        }
+                        return Ok(look);
+                    }
                     Some(CheckState::Up) => "it came up just now",
                     Some(CheckState::Unknown) => "it isn't checked yet",
                     Some(CheckState::Down) => "its health check fails",

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Applied, Diff, OperationError, Progress};
-use crate::execute::{Executor, Failure, Watcher};
+use crate::execute::{Executor, Failure, Proven, Watcher};
 use crate::model::{AppId, EventType, Hold, HostName, ProxyFile, Revision, SecretName};
 use crate::mutant::{self, Mutant};
 use crate::plan::{Action, Place, Plan, Step, StepOutcome, StepResult};
@@ -141,6 +141,7 @@ impl Controller {
             secrets: self.secret_values(situation, plan)?,
             store: self.parts.store.clone(),
             randomness: self.parts.randomness.clone(),
+            proven: Proven::default(),
         };
         self.tell_damage(situation, plan);
         let recorder = Recorder { controller: self, situation, report, failures: Mutex::default() };
