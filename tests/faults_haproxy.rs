@@ -425,7 +425,7 @@ fn h14_a_frozen_socket_is_a_timeout_and_no_step_counts_as_done() {
     wire.plan("", Break::Stall);
     let (code, text) = apply(&shop);
     assert_eq!(code, 1, "{text}");
-    expect_words(&text, &["balancer edge", "no answer", "within 5 s"]);
+    expect_words(&text, &["balancer edge", "no answer", "within 5s"]);
     expect_words(&status(&shop), &["edge", "no answer"]);
     let kept = |shop: &Installation| {
         let now = shop.containers();

@@ -52,7 +52,7 @@ impl<K: Ord + Clone, T: Send + 'static> Looks<K, T> {
         call: impl Future<Output = Result<T, String>> + Send + 'static,
     ) -> Answer<T> {
         let given_up = || {
-            let reason = format!("no answer within {} s", patience.as_secs());
+            let reason = format!("no answer within {patience:?}");
             Answer::View(View::Unseen { reason })
         };
         let (mut asked, wait) = match self.earlier(name) {
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(begin.elapsed(), Duration::ZERO);
         tokio::time::advance(PATIENCE - wait).await;
         let never = async { panic!("a second call") };
-        let reason = "no answer within 5 s".into();
+        let reason = "no answer within 5s".into();
         let given_up = Answer::View(View::Unseen { reason });
         assert_eq!(looks.look(&"alpha", wait, PATIENCE, never).await, given_up);
     }

@@ -128,7 +128,7 @@ impl SimProxy {
         });
         if frozen && on_sockets {
             sleep(SILENCE).await;
-            return Err(self.unreachable(doing, "no answer within 5 s"));
+            return Err(self.unreachable(doing, "no answer within 5s"));
         }
         let done = self.caller.sim.with(|world| {
             // A process is told by its own connection, which ends with its caller.
