@@ -483,7 +483,10 @@ fn is_settled(fleet: &Fleet<'_>, work: &Work<'_>, container: &Container) -> bool
     if container.health == Some(crate::model::EngineHealth::Starting) {
         return false;
     }
-    container.restarts == 0 || has_worked(&fleet.input, work)
+    // A list tells of no restarts but the one that is due.
+    let ended =
+        container.restarts > 0 || matches!(container.state, ContainerState::Restarting { .. });
+    !ended || has_worked(&fleet.input, work)
 }
 
 /// The app converged with the revision that is to run.
