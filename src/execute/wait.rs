@@ -150,31 +150,36 @@ impl Waiter<'_> {
     ) -> Result<(), Failure> {
         let steady = Mutex::new(Steady::default());
         let behind = (&backend.app, server, revision);
-        let result = self
-            .look_until(|| async {
-                let check = proxy.server(backend, server).await?.map(|server| server.check);
-                let lasted = lock(&steady).is_proven(check == Some(CheckState::Up));
-                let why = match check {
-                    Some(CheckState::Up) if lasted || self.executor.proven.knows(revision) => {
-                        let look = self.lasts(behind, &steady).await?;
-                        if let Look::Done = look {
-                            self.executor.proven.learn(revision);
-                        }
-                        return Ok(look);
+        let look = || async {
+            let check = proxy.server(backend, server).await?.map(|server| server.check);
+            let lasted = lock(&steady).is_proven(check == Some(CheckState::Up));
+            let why = match check {
+                Some(CheckState::Up) if lasted || self.executor.proven.knows(revision) => {
+                    let look = self.lasts(behind, &steady).await?;
+                    if let Look::Done = look {
+                        self.executor.proven.learn(revision);
                     }
-                    Some(CheckState::Up) => "it came up just now",
-                    Some(CheckState::Unknown) => "it isn't checked yet",
-                    Some(CheckState::Down) => "its health check fails",
-                    None => "HAProxy doesn't know it",
-                };
-                if lock(&steady).wants_a_look()
-                    && let Ok(Look::Stopped(why)) = self.lasts(behind, &steady).await
-                {
-                    return Ok(Look::Stopped(why));
+                    return Ok(look);
                 }
-                Ok(Look::NotYet(why.into()))
-            })
-            .await?;
+                Some(CheckState::Up) => "it came up just now",
+                Some(CheckState::Unknown) => "it isn't checked yet",
+                Some(CheckState::Down) => "its health check fails",
+                None => "HAProxy doesn't know it",
+            };
+            if lock(&steady).wants_a_look()
+                && let Ok(Look::Stopped(why)) = self.lasts(behind, &steady).await
+            {
+                return Ok(Look::Stopped(why));
+            }
+            Ok(Look::NotYet(why.into()))
+        };
+        let mut result = self.look_until(look).await?;
+        // HAProxy may have answered nobody until now: what came up in time has its moment.
+        if result.is_err() && lock(&steady).up.is_some() {
+            let deadline = Instant::now() + 2 * PROVEN;
+            let patience = Patience { deadline, ..self.patience };
+            result = Waiter { executor: self.executor, patience }.look_until(look).await?;
+        }
         let Err(why) = result else { return Ok(()) };
         self.is_to_blame(proxy, backend, behind, &steady).await?;
         let behind = self.behind(behind, &steady, BETWEEN_ENDS).await;

@@ -21,7 +21,7 @@ use super::index::Index;
 /// The view.
 #[derive(Debug)]
 pub(super) struct Fleet<'a> {
-    input: Input<'a>,
+    pub input: Input<'a>,
     pub index: &'a Index,
     /// Declared balancers that were seen.
     pub balancers: BTreeMap<&'a BalancerName, Proxied<'a>>,

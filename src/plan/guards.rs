@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{AppId, ContainerId, HostName, Sha256};
+use crate::model::{AppId, Container, ContainerId, ContainerState, HostName, Sha256};
 
 use crate::mutant::{self, Mutant};
 
@@ -60,7 +60,13 @@ fn removals<'a>(work: &Work<'a>) -> Vec<(&'a HostName, &'a ContainerId)> {
         .hosts
         .iter()
         .flat_map(|(host, of)| of.leaving.iter().map(move |container| (*host, &container.id)));
-    goes.skip(replaced).collect()
+    // What ended and is declared is only begun anew. What isn't declared any more may have ended
+    // with its host, and is as gone when it is removed as one that runs.
+    let ended = work.hosts.iter().filter(|_| work.target.is_none()).flat_map(|(host, of)| {
+        let ended = |c: &&&Container| matches!(c.state, ContainerState::Exited { .. });
+        of.dead.iter().filter(ended).map(move |container| (*host, &container.id))
+    });
+    goes.skip(replaced).chain(ended).collect()
 }
 
 /// Holds for one commit and the very containers that it was asked for.

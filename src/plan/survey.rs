@@ -477,6 +477,26 @@ fn is_seated(
     })
 }
 
+/// True for a container without routes that isn't to be waited for. No weight shows of these
+/// whether they ever were well: one that ended is, where its revision worked before.
+fn is_settled(fleet: &Fleet<'_>, work: &Work<'_>, container: &Container) -> bool {
+    if container.health == Some(crate::model::EngineHealth::Starting) {
+        return false;
+    }
+    // A list tells of no restarts but the one that is due.
+    let ended =
+        container.restarts > 0 || matches!(container.state, ContainerState::Restarting { .. });
+    !ended || has_worked(&fleet.input, work)
+}
+
+/// The app converged with the revision that is to run.
+fn has_worked(input: &Input<'_>, work: &Work<'_>) -> bool {
+    let (Some(target), Some(then)) = (&work.target, input.known.fallbacks.get(work.app)) else {
+        return false;
+    };
+    resolve(input, &then.app, &then.pin).is_ok_and(|spec| spec.revision() == target.revision)
+}
+
 fn runs_at(fleet: &Fleet<'_>, balancer: &BalancerName) -> bool {
     fleet.balancers.get(balancer).is_some_and(|proxied| proxied.runs)
 }
@@ -493,13 +513,12 @@ fn stays(
     (serves, rolling): (bool, bool),
 ) -> bool {
     let Some(container) = unit.existing else { return false };
+    if routed.is_empty() && !is_settled(fleet, work, container) {
+        return false;
+    }
     let restarting = matches!(container.state, ContainerState::Restarting { .. });
     if restarting && !rolling {
         return is_seated(fleet, work, routed, unit, weight);
-    }
-    let starting = container.health == Some(crate::model::EngineHealth::Starting);
-    if starting && routed.is_empty() {
-        return false;
     }
     let up = || {
         routed

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll::manifest::Reader;
 use plimsoll::model::{
@@ -20,6 +21,9 @@ use super::machine::{Machine, Nature, Unit};
 use super::mark::Mark;
 use super::proxy::places;
 use super::world::World;
+
+/// How long nobody can know of what happened at a host.
+const UNNOTICED: Duration = Duration::from_millis(200);
 
 /// A promise that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -252,7 +256,8 @@ impl Audit {
             return self.violate(world, "S8", message);
         }
         let is_empty = desired.apps.is_empty() && desired.blocked.is_empty();
-        if is_empty && unit.runs() {
+        let was_there = unit.runs() || matches!(unit.state, ContainerState::Exited { .. });
+        if is_empty && was_there {
             let message = format!("{name} on {host} is {how}: nobody let the last app go");
             return self.violate(world, "S8", message);
         }
@@ -274,8 +279,10 @@ impl Audit {
                 && birth
                     .is_some_and(|b| b.app == declared.app.id && b.revision == declared.revision)
         };
+        // What a fault took this very moment was there when it was decided.
+        let blind = self.disturbed_at.is_some_and(|at| at + UNNOTICED > world.now());
         let units = world.machines[host].units.values();
-        if as_declared(&unit) && units.filter(as_declared).count() as u32 <= replicas {
+        if !blind && as_declared(&unit) && units.filter(as_declared).count() as u32 <= replicas {
             let message = format!("{name} on {host} is {how}, and is as declared");
             self.violate(world, "S8", message);
         }

@@ -7,16 +7,62 @@ use rand::seq::IndexedRandom;
 use super::fault::{Call, Fault, What, When};
 use super::run::Outcome;
 
-/// Up to four faults.
+/// Up to four faults, or some that belong together.
 pub fn faults(rng: &mut StdRng, like: &Outcome) -> Vec<Fault> {
-    let count = *[1, 1, 2, 2, 3, 4].choose(rng).unwrap_or(&1);
-    let mut faults: Vec<Fault> = (0..count).map(|_| fault(rng, like)).collect();
+    let mut faults = if rng.random_bool(0.2) { together(rng, like) } else { Vec::new() };
+    let most = if faults.is_empty() { 4 } else { 1 };
+    let count = (*[1, 1, 2, 2, 3, 4].choose(rng).unwrap_or(&1)).min(most);
+    faults.extend((0..count).map(|_| fault(rng, like)));
     faults.sort_by_key(|fault| serde_json::to_string(&fault.when).unwrap_or_default());
     faults
 }
 
 fn fault(rng: &mut StdRng, like: &Outcome) -> Fault {
     if rng.random_bool(0.55) { of_a_call(rng, like) } else { of_the_world(rng, like) }
+}
+
+/// Faults that chance alone hardly brings together, and that are harmless each by itself.
+fn together(rng: &mut StdRng, like: &Outcome) -> Vec<Fault> {
+    let nth = rng.random_range(0..12);
+    let person = match rng.random_range(0..3) {
+        0 => What::PersonStops { nth },
+        _ => What::PersonRemoves { nth },
+    };
+    match rng.random_range(0..3) {
+        // What nobody says anything of: only a list shows it.
+        0 => {
+            let (from, millis) = (rng.random_range(0..like.millis.max(1)), 20_000);
+            let mute =
+                |host| Fault { when: When::At(from), what: What::DropEvents { host, millis } };
+            let mut faults: Vec<Fault> = (0..3).map(mute).collect();
+            let when = When::At(from + rng.random_range(1000..15_000));
+            faults.push(Fault { when, what: person });
+            faults
+        }
+        // A change is declared while nobody can tell its balancer of it.
+        1 => {
+            let millis = rng.random_range(15_000..40_000);
+            let what = What::BalancerFrozen { balancer: 0, millis };
+            vec![Fault { when: begin_of_step(rng, like), what }]
+        }
+        // A port becomes free just when others are looked for.
+        _ => {
+            let mut faults = vec![Fault { when: begin_of_step(rng, like), what: person }];
+            if rng.random_bool(0.5) {
+                let millis = rng.random_range(3000..20_000);
+                let what = What::BalancerFrozen { balancer: 0, millis };
+                faults.push(Fault { when: faults[0].when, what });
+            }
+            faults
+        }
+    }
+}
+
+/// One of the first calls of a step of the walk that change something.
+fn begin_of_step(rng: &mut StdRng, like: &Outcome) -> When {
+    let before = like.changes_after.len().saturating_sub(1);
+    let begins = like.changes_after[..before].choose(rng).copied().unwrap_or(0);
+    When::Change(begins + rng.random_range(0..4))
 }
 
 fn of_a_call(rng: &mut StdRng, like: &Outcome) -> Fault {
