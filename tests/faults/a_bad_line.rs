@@ -6,7 +6,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -149,14 +150,29 @@ fn ip(words: &[&str]) {
     run(Command::new("ip").args(words)).expect(0);
 }
 
+/// How late answers come; none at first.
+#[derive(Clone, Default)]
+pub struct Delay(Arc<AtomicU64>);
+
+impl Delay {
+    pub fn set(&self, by: Duration) {
+        self.0.store(by.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// A port of 127.0.0.1 that leads to `to`, and on which answers come so much later, however many
 /// they are. It serves as long as the test process lives.
-pub fn delayed(to: (String, u16), by: Duration) -> u16 {
+pub fn delayed(to: (String, u16), by: &Delay) -> u16 {
+    let by = by.clone();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
-            let to = to.clone();
+            let (to, by) = (to.clone(), by.clone());
             std::thread::spawn(move || {
                 let Ok(server) = TcpStream::connect((to.0.as_str(), to.1)) else { return };
                 let (asking, answering) = (client.try_clone(), server.try_clone());
@@ -165,14 +181,14 @@ pub fn delayed(to: (String, u16), by: Duration) -> u16 {
                     let _ = std::io::copy(&mut asking, &mut to_server);
                     let _ = to_server.shutdown(Shutdown::Write);
                 });
-                answer_later(server, client, by);
+                answer_later(server, client, &by);
             });
         }
     });
     port
 }
 
-fn answer_later(mut from: TcpStream, mut to: TcpStream, by: Duration) {
+fn answer_later(mut from: TcpStream, mut to: TcpStream, by: &Delay) {
     let (sender, parts) = mpsc::channel::<(Instant, Vec<u8>)>();
     let reading = std::thread::spawn(move || {
         let mut part = vec![0; 64 << 10];
@@ -183,8 +199,9 @@ fn answer_later(mut from: TcpStream, mut to: TcpStream, by: Duration) {
         }
     });
     for (came, part) in parts {
+        let (by, margin) = (by.get(), Duration::from_secs(10));
         let due = came + by;
-        wait_until(by * 2, "the part is due", || Instant::now() >= due);
+        wait_until(by + margin, "the part is due", || Instant::now() >= due);
         if to.write_all(&part).is_err() {
             break;
         }

@@ -345,7 +345,9 @@ fn d16_a_port_that_changed_hands_gets_no_weight() {
     fleet.alpha.docker(["restart", "-t", "5", &id]).expect(0);
     shop.converge();
     assert_eq!(port_of(&id), port);
-    assert_eq!(serving(&shop), published(&shop));
+    wait_until(Duration::from_secs(10), "HAProxy finds it up again", || {
+        serving(&shop) == published(&shop)
+    });
 
     // While it is stopped, somebody else's server takes its port, and is healthy there.
     fleet.alpha.docker(["stop", "-t", "5", &id]).expect(0);

@@ -17,6 +17,8 @@ pub struct Controller<'a> {
     installation: &'a Installation,
     process: Option<Child>,
     log: PathBuf,
+    /// How long its status is waited for.
+    pub deadline: Duration,
 }
 
 impl<'a> Controller<'a> {
@@ -38,7 +40,7 @@ impl<'a> Controller<'a> {
             .stderr(file)
             .spawn()
             .unwrap();
-        Self { installation, process: Some(process), log }
+        Self { installation, process: Some(process), log, deadline: Self::DEADLINE }
     }
 
     pub fn pid(&self) -> u32 {
@@ -55,7 +57,7 @@ impl<'a> Controller<'a> {
     pub fn wait_for_status(&mut self, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
         let (installation, log) = (self.installation, self.log.clone());
         let process = self.process.as_mut().expect("it runs");
-        wait_for(Self::DEADLINE, what, || {
+        wait_for(self.deadline, what, || {
             if let Some(status) = process.try_wait().unwrap() {
                 panic!("the controller ended with {status}");
             }
