@@ -162,7 +162,9 @@ fn c1_engines_and_haproxies_that_are_killed_at_any_moment_of_a_rollout_are_got_o
         if let Some(load) = other {
             load.stop().expect_none_lost(100);
         }
-        assert_eq!(shop.containers().len(), 4, "round {round}: {victim:?}");
+        wait_until(Duration::from_secs(30), "what was made too much is gone", || {
+            shop.containers().len() == 4
+        });
         for app in ["on-alpha", "on-beta"] {
             let load = Load::start(shop.load_on(app));
             let_users_come(&load, 50);
