@@ -138,9 +138,9 @@ impl Waiter<'_> {
         }
     }
 
-    /// Until HAProxy found the server up. `container`: what is behind it, where its engine is
-    /// known. A container that ends again and again tells more of why it isn't up than HAProxy
-    /// can.
+    /// Until HAProxy found the server up, and still does a moment later. Where its engine is known,
+    /// the container behind it is looked at as well: one that ends again and again tells more of
+    /// why it isn't up than HAProxy can.
     pub async fn up(
         &self,
         proxy: &dyn Proxy,
@@ -270,14 +270,14 @@ impl Waiter<'_> {
 
     /// The container behind a server; none where its engine isn't known here, where it is gone,
     /// or where a person renamed it: then HAProxy's word has to do.
-    async fn container(
-        &self,
-        (app, server, revision): Behind<'_>,
-    ) -> Result<Option<Container>, Failure> {
+    async fn container(&self, behind: Behind<'_>) -> Result<Option<Container>, Failure> {
+        let (_, server, _) = behind;
         let Some(engine) = self.executor.engines.get(&server.host) else { return Ok(None) };
-        let owner = &self.executor.owner;
-        let name = container_name(&owner.installation, app, revision, server.slot);
-        Ok(engine.inspect(owner, &name).await?)
+        Ok(engine.inspect(&self.executor.owner, &self.name_of(behind)).await?)
+    }
+
+    fn name_of(&self, (app, server, revision): Behind<'_>) -> String {
+        container_name(&self.executor.owner.installation, app, revision, server.slot)
     }
 
     /// As [`lasts`], of the container behind a server that is up.
@@ -291,17 +291,17 @@ impl Waiter<'_> {
     /// waited for, where it runs between two.
     async fn behind(
         &self,
-        (app, server, revision): Behind<'_>,
+        behind: Behind<'_>,
         steady: &Mutex<Steady>,
         patience: Duration,
     ) -> String {
+        let (_, server, _) = behind;
         let Some(engine) = self.executor.engines.get(&server.host) else { return String::new() };
-        let owner = &self.executor.owner;
-        let name = container_name(&owner.installation, app, revision, server.slot);
+        let name = self.name_of(behind);
         let seen = async {
             let end = Instant::now() + patience;
             loop {
-                let container = engine.inspect(owner, &name).await.ok()?;
+                let container = self.container(behind).await.ok()?;
                 let between_ends = container
                     .as_ref()
                     .is_some_and(|c| c.state == ContainerState::Running && c.restarts > 0);
