@@ -1,6 +1,8 @@
 //! The engine's seam against a real Docker Engine. All cases share one engine and run side by
 //! side; each has an app, names and ports of its own.
 
+#[path = "harness/claim.rs"]
+mod claim;
 #[path = "harness/dockerd.rs"]
 mod dockerd;
 #[path = "harness/engine_proxy.rs"]

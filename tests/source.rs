@@ -1,12 +1,15 @@
 //! Sources against real transports: folders, git daemon, ssh, HTTP, and a server that says
 //! nothing. Every server runs on loopback, in a folder of its own, and ends with its test.
 
+#[path = "harness/claim.rs"]
+mod harness;
 mod source_support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use harness::free_port;
 use plimsoll::model::{CommitId, Content};
 use plimsoll::source::{
     GitSource, Head, LARGEST_FILE, Source, SourceError, SourceOptions, WorktreeSource,
@@ -483,7 +486,7 @@ async fn fetches_that_hang_are_bounded_and_keep_nothing_from_ending() {
 #[tokio::test]
 async fn a_remote_that_is_down_is_said() {
     let cache = TempDir::new().unwrap();
-    let port = Listener::free_port();
+    let port = free_port();
     let remote = format!("http://127.0.0.1:{port}/a.git");
     let error = source(&remote, cache.path()).fetch(None).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("fetch failed: {remote}: ")), "{error}");

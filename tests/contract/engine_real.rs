@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::dockerd::{Dockerd, IMAGE, wait_for};
 use crate::engine_lab::{EngineLab, PATIENCE, Program};
+use crate::haproxy::free_port;
 
 pub struct RealEngine {
     dockerd: RwLock<Dockerd>,
@@ -60,7 +61,7 @@ impl EngineLab for RealEngine {
     }
 
     fn free_port(&self) -> u16 {
-        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+        free_port()
     }
 
     fn hold_port(&self, port: u16) -> Box<dyn Any + Send> {

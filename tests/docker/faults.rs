@@ -10,8 +10,9 @@ use plimsoll::model::{EnvValue, SecretDigest, SecretName, Sha256, Span};
 use secrecy::SecretString;
 use tokio::time::Instant;
 
+use crate::claim::free_port;
 use crate::engine_proxy::{EngineProxy, Fault};
-use crate::fixture::{Fixture, PATIENCE, connect, free_port, impatient, published, unix};
+use crate::fixture::{Fixture, PATIENCE, connect, impatient, published, unix};
 
 fn behind(proxy: &EngineProxy) -> DockerEngine {
     connect(unix(proxy.socket()), impatient())

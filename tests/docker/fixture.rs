@@ -1,7 +1,6 @@
 //! What the cases share: the engine, an owner, and specs of containers to start from.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,11 +128,6 @@ pub fn connect(engine: EngineAddress, options: EngineOptions) -> DockerEngine {
         location: Location { file: "hosts.yaml".into(), line: 1 },
     };
     DockerEngine::connect(&host, options)
-}
-
-/// A port of the loopback that nobody listens on.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A container that publishes its port 8080 at `port` of the loopback.

@@ -10,8 +10,9 @@ use plimsoll::model::{ContainerId, ContainerState, Span, engine_volume_name};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::claim::free_port;
 use crate::dockerd::IMAGE;
-use crate::fixture::{Fixture, PATIENCE, free_port, published};
+use crate::fixture::{Fixture, PATIENCE, published};
 
 /// Waits until the container has ended: its output, line by line.
 async fn output(fixture: &Fixture, id: &ContainerId) -> Vec<String> {

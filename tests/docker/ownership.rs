@@ -6,8 +6,9 @@ use std::sync::Arc;
 use plimsoll::docker::{Engine, EngineError};
 use plimsoll::model::{CommitId, ContainerId, ContainerState, NewContainer, Owner, Span};
 
+use crate::claim::free_port;
 use crate::dockerd::IMAGE;
-use crate::fixture::{Fixture, free_port, published};
+use crate::fixture::{Fixture, published};
 
 fn stranger(fixture: &Fixture, arguments: &[&str]) -> ContainerId {
     let arguments = [&["create"], arguments, &[IMAGE, "sleep", "1000"]].concat();

@@ -10,8 +10,9 @@ use base64::Engine as _;
 use plimsoll::docker::{DockerEngine, Engine, EngineError, EngineOptions};
 use plimsoll::model::{ImageContent, ImageRef, Pin, Sha256};
 
+use crate::claim::free_port;
 use crate::dockerd::{IMAGE, wait_for};
-use crate::fixture::{Fixture, PATIENCE, connect, free_port, options, unix};
+use crate::fixture::{Fixture, PATIENCE, connect, options, unix};
 
 /// A password whose credentials differ in the two alphabets of base64, and its bcrypt hash.
 const PASSWORD: &str = "hunter2>>>???";

@@ -16,8 +16,9 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
+use crate::claim::free_port;
 use crate::dockerd::wait_for;
-use crate::fixture::{Fixture, PATIENCE, connect, free_port, options};
+use crate::fixture::{Fixture, PATIENCE, connect, options};
 
 fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().unwrap();

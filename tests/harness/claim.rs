@@ -1,6 +1,7 @@
 //! Numbers that only one test may use at a time, also among test processes that run side by
-//! side: numbers of engines and blocks of ports. A claim is a locked file; the kernel gives it
-//! back when the process ends.
+//! side: numbers of engines, ports and blocks of ports. A claim is a locked file; the kernel
+//! gives it back when the process ends.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -67,7 +68,8 @@ impl Block {
     }
 }
 
-/// A port on 127.0.0.1 that nobody listens on now.
+/// A port on 127.0.0.1 that nobody listens on now and that is given to nobody else. The kernel
+/// may give a port that it chose again as soon as it is closed, also to an outgoing connection.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    claim("port", 18_000..20_000, |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
 }

@@ -4,9 +4,12 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+#[path = "claim.rs"]
+mod claim;
+
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +25,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+
+pub use claim::free_port;
 
 pub const WEB: &str = "production.web";
 
@@ -40,7 +45,7 @@ where
 
 /// An address of the loopback that nobody listens on now.
 pub fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    (Ipv4Addr::LOCALHOST, free_port()).into()
 }
 
 /// A HAProxy and what belongs to it.

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::harness::free_port;
+
 /// A repository with a working tree and the branch `main`.
 pub struct Repository(TempDir);
 
@@ -108,7 +110,7 @@ impl Server {
     /// `git daemon` for one repository.
     pub fn git_daemon(repository: &Path) -> Self {
         let folder = TempDir::new().unwrap();
-        let port = Listener::free_port();
+        let port = free_port();
         // Run directly, since `git daemon` would be a child of `git` that outlives it.
         let exec_path = Command::new("git").arg("--exec-path").output().unwrap().stdout;
         let exec_path = PathBuf::from(String::from_utf8(exec_path).unwrap().trim());
@@ -135,7 +137,7 @@ impl Server {
             .stderr(Stdio::null())
             .status();
         assert!(made.unwrap().success());
-        let port = Listener::free_port();
+        let port = free_port();
         let process = Command::new("openssl")
             .args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}")])
             .args(["-key", &key, "-cert", &certificate])
@@ -160,7 +162,7 @@ impl Server {
                 .status();
             assert!(made.unwrap().success());
         }
-        let port = Listener::free_port();
+        let port = free_port();
         std::fs::copy(at("client.pub"), at("authorized_keys")).unwrap();
         let host_key = std::fs::read_to_string(at("host.pub")).unwrap();
         std::fs::write(at("known_hosts"), format!("[127.0.0.1]:{port} {host_key}")).unwrap();
@@ -231,10 +233,6 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    pub fn free_port() -> u16 {
-        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-    }
-
     /// Accepts, and says nothing.
     pub fn silent() -> Self {
         let mut held = Vec::new();
