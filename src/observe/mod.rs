@@ -215,6 +215,8 @@ impl Sight {
                 Answer::View(View::Seen(_))
                     if is_late && kept.acted && !mutant::is(Mutant::StaleSnapshot) =>
                 {
+                    // What it tells of the containers that it was asked for is lost with it.
+                    kept.stirred.all = true;
                     self.woken.notify_one();
                     Answer::Pending
                 }
@@ -352,6 +354,8 @@ mod tests {
     #[derive(Default)]
     struct Empty {
         lists: AtomicU64,
+        /// While it is locked, nothing is said of single containers.
+        gate: tokio::sync::RwLock<()>,
     }
 
     #[async_trait]
@@ -361,6 +365,7 @@ mod tests {
             Ok(HostState::default())
         }
         async fn inspect(&self, _: &Owner, _: &str) -> Result<Option<Container>, EngineError> {
+            drop(self.gate.read().await);
             Ok(None)
         }
         async fn image(&self, _: &str) -> Result<Option<ImageInfo>, EngineError> {
@@ -453,5 +458,27 @@ mod tests {
         assert_eq!(lists(), 4);
         sight.look(&observer, false).await;
         assert_eq!(lists(), 5, "who has patience asks for all");
+    }
+
+    /// With the answer that is thrown away goes what it would have told of the containers that
+    /// were asked for: whoever asked only for the next ones would never hear of those.
+    #[tokio::test(start_paused = true)]
+    async fn after_an_answer_that_was_thrown_away_everything_is_asked_for() {
+        let sight = Sight::new(Arc::default());
+        let engine = Arc::new(Empty::default());
+        let observer = observer(&[("alpha", &engine)]);
+        let alpha: HostName = "alpha".parse().unwrap();
+        sight.hear(&alpha, true);
+        sight.look(&observer, true).await;
+        let shut = engine.gate.write().await;
+        sight.stir(&alpha, Some("0123"));
+        assert!(sight.look(&observer, true).await.slow.contains(&alpha));
+        sight.act(&alpha, Some("4567"));
+        drop(shut);
+        tokio::time::sleep(HASTE).await;
+        assert!(sight.look(&observer, true).await.slow.contains(&alpha), "it is older than a step");
+        let before = engine.lists.load(Ordering::Relaxed);
+        assert!(sight.look(&observer, true).await.slow.is_empty());
+        assert_eq!(engine.lists.load(Ordering::Relaxed), before + 1);
     }
 }
