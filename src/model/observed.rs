@@ -209,7 +209,32 @@ pub struct BalancerState {
     pub process: ProxyProcess,
 }
 
+/// What a balancer may send requests to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pointers {
+    /// Of servers, also of those that old workers have.
+    pub addresses: BTreeSet<SocketAddr>,
+    /// The servers that each app has.
+    pub servers: BTreeMap<AppId, BTreeSet<ServerName>>,
+}
+
 impl BalancerState {
+    /// Everything that it may send requests to, now or after a restart.
+    pub fn pointers(&self) -> Pointers {
+        let mut servers: BTreeMap<AppId, BTreeSet<ServerName>> = BTreeMap::new();
+        let mut add = |backend: &BackendName, names: &mut dyn Iterator<Item = &ServerName>| {
+            servers.entry(backend.app.clone()).or_default().extend(names.cloned());
+        };
+        if let ProxyFile::Ours(config) = &self.file {
+            config.servers.iter().for_each(|(backend, all)| add(backend, &mut all.keys()));
+        }
+        if let ProxyProcess::Up(runtime) = &self.process {
+            runtime.servers.iter().for_each(|(backend, all)| add(backend, &mut all.keys()));
+        }
+        Pointers { addresses: self.addresses(), servers }
+    }
+
     /// Every address that it may send requests to, now or after a restart.
     pub fn addresses(&self) -> BTreeSet<SocketAddr> {
         let mut all = Vec::new();

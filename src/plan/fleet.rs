@@ -10,7 +10,7 @@ use imbl::OrdMap;
 
 use crate::model::{
     AdminState, App, AppId, Backend, BackendName, BalancerName, CheckState, Host, HostName, Pin,
-    Placed, ProxyConfig, ProxyFile, ProxyProcess, ProxyRuntime, ProxyStructure, RouteKey,
+    Placed, ProxyConfig, ProxyFile, ProxyProcess, ProxyRuntime, ProxyStructure, Revision, RouteKey,
     RuntimeServer, Server, ServerName, Sha256,
 };
 
@@ -143,11 +143,37 @@ impl<'a> Fleet<'a> {
         }
     }
 
+    /// Declared balancers that weren't seen.
+    pub fn unseen_balancers(&self) -> impl Iterator<Item = &'a BalancerName> {
+        let desired = self.input.desired;
+        let names = desired.balancers.keys().chain(desired.broken_balancers.keys());
+        names.filter(|name| !self.balancers.contains_key(name))
+    }
+
+    /// Those of them of which nobody knows where they point.
+    pub fn pointing_anywhere(&self) -> impl Iterator<Item = &'a BalancerName> {
+        let known = &self.input.known.last_pointers;
+        self.unseen_balancers().filter(|name| !known.contains_key(*name))
+    }
+
+    /// Slots of which a balancer that can't be seen had a server when it was seen last.
+    pub fn slots_pointed_at(
+        &self,
+        app: &AppId,
+        host: &HostName,
+        revision: &Revision,
+    ) -> impl Iterator<Item = u32> {
+        let last = self.input.known.last_pointers.values();
+        let servers = last.filter_map(|last| last.servers.get(app)).flatten();
+        let here = servers.filter(move |name| name.host == *host && name.is_of(revision));
+        here.map(|name| name.slot.0)
+    }
+
     /// Ports of `address` that some balancer may still send requests to, or did when it was seen
     /// last.
     pub fn ports_pointed_at(&self, address: IpAddr) -> impl Iterator<Item = u16> {
         let all = SocketAddr::new(address, 0)..=SocketAddr::new(address, u16::MAX);
-        let last = self.input.known.last_addresses.values().map(AsRef::as_ref);
+        let last = self.input.known.last_pointers.values().map(|last| &last.addresses);
         let pointed_at = self.index.addresses().chain(last);
         pointed_at.flat_map(move |set: &BTreeSet<SocketAddr>| set.range(all.clone())).map(port)
     }

@@ -14,8 +14,8 @@ use imbl::OrdMap;
 
 use crate::model::{
     App, AppId, BackendName, Balancer, BalancerName, BalancerState, Blocked, Container, Desired,
-    Hold, Host, HostName, HostState, Observed, Owner, Pin, Placed, ProxyFile, ProxyProcess,
-    RouteKey, SecretDigest, SecretName, Sha256, View, differing,
+    Hold, Host, HostName, HostState, Observed, Owner, Pin, Placed, Pointers, ProxyFile,
+    ProxyProcess, RouteKey, SecretDigest, SecretName, Sha256, View, differing,
 };
 
 use super::{Fallback, Input};
@@ -68,7 +68,7 @@ struct Seen {
     holds: BTreeMap<AppId, Hold>,
     fallbacks: OrdMap<AppId, Arc<Fallback>>,
     departed_hosts: BTreeMap<HostName, Host>,
-    last_addresses: BTreeMap<BalancerName, Arc<BTreeSet<SocketAddr>>>,
+    last_pointers: BTreeMap<BalancerName, Arc<Pointers>>,
     failing_checks: BTreeMap<AppId, String>,
     busy: BTreeSet<AppId>,
 }
@@ -90,7 +90,7 @@ impl Seen {
             holds: known.holds.clone(),
             fallbacks: known.fallbacks.clone(),
             departed_hosts: known.departed_hosts.clone(),
-            last_addresses: known.last_addresses.clone(),
+            last_pointers: known.last_pointers.clone(),
             failing_checks: known.failing_checks.clone(),
             busy: known.busy.clone(),
         }
@@ -103,7 +103,7 @@ impl Seen {
         self.owner != super::owner(desired)
             || self.balancers != desired.balancers
             || !self.broken_balancers.iter().eq(desired.broken_balancers.keys())
-            || self.last_addresses != known.last_addresses
+            || self.last_pointers != known.last_pointers
             || !views.keys().eq(observed.balancers.keys())
             || views.values().zip(observed.balancers.values()).any(|(old, new)| differ(old, new))
     }

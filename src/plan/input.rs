@@ -1,15 +1,14 @@
 //! What the planner is given. Nothing else reaches it: no clock, no engine, no store.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    App, AppId, BalancerName, Desired, Guards, Hold, Host, HostName, Observed, Pin, SecretDigest,
-    SecretName,
+    App, AppId, BalancerName, Desired, Guards, Hold, Host, HostName, Observed, Pin, Pointers,
+    SecretDigest, SecretName,
 };
 
 /// One question to the planner.
@@ -41,8 +40,9 @@ pub struct Known {
     pub guards: Guards,
     /// Ports that turned out to be taken, and those that steps in progress will use.
     pub taken_ports: BTreeMap<HostName, BTreeSet<u16>>,
-    /// Where balancers that can't be seen now pointed to when they were seen last.
-    pub last_addresses: BTreeMap<BalancerName, Arc<BTreeSet<SocketAddr>>>,
+    /// Where balancers that can't be seen now pointed to when they were seen last. One that isn't
+    /// among them may point anywhere.
+    pub last_pointers: BTreeMap<BalancerName, Arc<Pointers>>,
     /// Apps whose health check changes, and whose servers don't pass the new one: why not. A
     /// reload would take them down.
     pub failing_checks: BTreeMap<AppId, String>,

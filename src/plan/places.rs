@@ -1,14 +1,16 @@
-//! Slots and ports for the containers that are to be made: the lowest free ones.
+//! Slots and ports for the containers that are to be made: the lowest free ones. What a balancer
+//! that can't be seen pointed to when it was seen last isn't free; while nobody knows where one
+//! points, no port is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use crate::model::{AppId, HostName, Placed, ServerName, Slot};
+use crate::model::{AppId, BalancerName, HostName, Placed, ServerName, Slot};
 
 use crate::mutant::{self, Mutant};
 
 use super::fleet::{Fleet, Seats};
-use super::survey::{Unit, Work};
+use super::survey::{self, Unit, Work};
 use super::{Input, WaitCause, Waiting};
 
 /// Which ports of a host are spoken for. Filled host by host when first asked for.
@@ -26,8 +28,15 @@ pub(super) fn fill<'a>(
 ) -> Vec<Waiting> {
     let Some(target) = &work.target else { return Vec::new() };
     let mut waiting = Vec::new();
+    let missing = work.hosts.values().any(|host| host.missing() > 0);
+    if let Some(balancer) = target.spec.port.and_then(|_| fleet.pointing_anywhere().next())
+        && missing
+    {
+        return vec![may_be_pointed_at(input, work.app, balancer)];
+    }
     for (host, host_work) in &mut work.hosts {
         let mut slots = used_slots((work.containers, &work.seats), host, target);
+        slots.extend(fleet.slots_pointed_at(work.app, host, &target.revision));
         for _ in 0..host_work.missing() {
             let publish = match (target.spec.port, fleet.host(host)) {
                 (Some(_), Some(declared)) => match ports.take(input, fleet, host) {
@@ -47,6 +56,18 @@ pub(super) fn fill<'a>(
         }
     }
     waiting
+}
+
+fn may_be_pointed_at(input: &Input<'_>, app: &AppId, balancer: &BalancerName) -> Waiting {
+    let why = survey::why_unseen(input, balancer);
+    Waiting {
+        app: app.clone(),
+        reason: format!(
+            "balancer {balancer} can't be seen and may send requests to any port, so none is given out: {why}"
+        ),
+        cause: WaitCause::BalancerUnseen { unseen: balancer.clone() },
+        approval: None,
+    }
 }
 
 fn no_port(app: &AppId, host: &HostName) -> Waiting {

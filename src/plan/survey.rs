@@ -300,11 +300,15 @@ fn unseen_host(input: &Input<'_>, app: &AppId, host: &HostName) -> Waiting {
     }
 }
 
-fn unseen_balancer(input: &Input<'_>, app: &AppId, balancer: &BalancerName) -> Waiting {
-    let why = match input.observed.balancers.get(balancer) {
+pub(super) fn why_unseen<'a>(input: &Input<'a>, balancer: &BalancerName) -> &'a str {
+    match input.observed.balancers.get(balancer) {
         Some(crate::model::View::Unseen { reason }) => reason.as_str(),
         _ => "it wasn't looked at",
-    };
+    }
+}
+
+fn unseen_balancer(input: &Input<'_>, app: &AppId, balancer: &BalancerName) -> Waiting {
+    let why = why_unseen(input, balancer);
     Waiting {
         app: app.clone(),
         reason: format!("balancer {balancer} can't be seen, so nothing is stopped: {why}"),
@@ -322,8 +326,7 @@ fn unseen_balancers<'a>(
     declared: Option<&App>,
     containers: &[Placed],
 ) -> BTreeSet<&'a BalancerName> {
-    let names = input.desired.balancers.keys().chain(input.desired.broken_balancers.keys());
-    let unseen: Vec<_> = names.filter(|name| !fleet.balancers.contains_key(name)).collect();
+    let unseen: Vec<_> = fleet.unseen_balancers().collect();
     if unseen.is_empty() || mutant::is(Mutant::UnseenBalancer) {
         return BTreeSet::new();
     }
@@ -334,8 +337,8 @@ fn unseen_balancers<'a>(
     let published: BTreeSet<SocketAddr> = containers.iter().filter_map(published).collect();
     let concerns = |name: &BalancerName| {
         let routed = |app: &App| app.routes.iter().any(|route| route.balancer == *name);
-        let pointed = match input.known.last_addresses.get(name) {
-            Some(addresses) => !addresses.is_disjoint(&published),
+        let pointed = match input.known.last_pointers.get(name) {
+            Some(last) => !last.addresses.is_disjoint(&published),
             None => !published.is_empty(),
         };
         declared.is_some_and(routed) || pointed

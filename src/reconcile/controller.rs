@@ -1,7 +1,6 @@
 //! One installation, seen from one process.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,8 +13,7 @@ use crate::docker::{DockerEngines, EngineOptions, Engines};
 use crate::execute::Limits;
 use crate::manifest::Reader;
 use crate::model::{
-    AppId, Balancer, BalancerName, BalancerState, CommitId, Desired, Event, EventType, Host,
-    HostName,
+    AppId, Balancer, BalancerName, CommitId, Desired, Event, EventType, Host, HostName,
 };
 use crate::observe::{Observer, Sight};
 use crate::plan::Planner;
@@ -30,6 +28,7 @@ use super::checks::Changing;
 use super::images::Resolutions;
 use super::knowledge::Knowledge;
 use super::memory::Memory;
+use super::pointed::Pointed;
 use super::situation::{Reading, Situation};
 use super::status::Written;
 
@@ -92,10 +91,8 @@ pub(super) struct Recollection {
     pub read: Option<Arc<Reading>>,
     /// What the last applied commit declared.
     pub applied: Option<(CommitId, Arc<Desired>)>,
-    /// Balancers as they were seen last.
-    pub balancers: BTreeMap<BalancerName, Arc<BalancerState>>,
-    /// Where those that can't be seen now pointed to then.
-    pub addresses: BTreeMap<BalancerName, Arc<BTreeSet<SocketAddr>>>,
+    /// Where balancers pointed to when they were seen last.
+    pub pointed: Pointed,
     pub knowledge: Knowledge,
     pub changing: Changing,
     pub observer: Option<KnownObserver>,

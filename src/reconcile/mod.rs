@@ -14,6 +14,7 @@ mod knowledge;
 mod memory;
 mod operations;
 mod options;
+mod pointed;
 mod rounds;
 mod run;
 mod situation;

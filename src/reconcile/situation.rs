@@ -3,14 +3,13 @@
 //! to compute a plan.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use crate::api::{Diff, OperationError};
 use crate::check::{self, Finding};
 use crate::model::{
-    App, AppId, ApprovalRequest, BalancerName, CommitId, Desired, Diagnostic, Guards, Hold, Host,
-    HostName, Observed, Pin, Placed, Revision, Sha256, View,
+    App, AppId, ApprovalRequest, CommitId, Desired, Diagnostic, Guards, Hold, Host, HostName,
+    Observed, Pin, Placed, Revision, Sha256, View,
 };
 use crate::mutant::{self, Mutant};
 use crate::observe::{Look, Observer};
@@ -312,7 +311,13 @@ impl Controller {
         let fallbacks = self.memory.fallbacks().map_err(failed)?;
         let secrets = knowledge.digests(&self.parts.secrets, desired, &fallbacks);
         let mut taken_ports = options.reserved;
-        let last_addresses = self.note_addresses(observed);
+        let last_pointers = {
+            let beside = (self.parts.store.as_ref(), &self.memory);
+            self.recollect()
+                .pointed
+                .take(&desired.broken_balancers, observed, beside)
+                .map_err(failed)?
+        };
         for (host, ports) in &self.recollect().taken_ports {
             taken_ports.entry(host.clone()).or_default().extend(ports);
         }
@@ -332,7 +337,7 @@ impl Controller {
             departed_hosts: BTreeMap::new(),
             guards: Guards::default(),
             taken_ports,
-            last_addresses,
+            last_pointers,
             failing_checks,
             busy: options.busy,
         })
@@ -347,31 +352,6 @@ impl Controller {
         self.memory.pin(&pins)?;
         knowledge.unsaved.clear();
         Ok(())
-    }
-
-    /// Remembers where balancers point to, and tells it for those that can't be seen.
-    fn note_addresses(
-        &self,
-        observed: &Observed,
-    ) -> BTreeMap<BalancerName, Arc<BTreeSet<SocketAddr>>> {
-        let mut recollection = self.recollect();
-        let mut unseen = BTreeMap::new();
-        for (name, view) in &observed.balancers {
-            match view {
-                View::Seen(state) => {
-                    recollection.balancers.insert(name.clone(), state.clone());
-                    recollection.addresses.remove(name);
-                }
-                View::Unseen { .. } => {
-                    let Some(state) = recollection.balancers.get(name) else { continue };
-                    let state = state.clone();
-                    let known = recollection.addresses.entry(name.clone());
-                    let known = known.or_insert_with(|| Arc::new(state.addresses()));
-                    unseen.insert(name.clone(), known.clone());
-                }
-            }
-        }
-        unseen
     }
 
     /// What the commit applied before declared; none where there is none or it can't be read.

@@ -15,6 +15,7 @@ use crate::store::{Change, StoreError};
 use super::Controller;
 use super::controller::Recollection;
 use super::memory::{Memory, json, object, of_app};
+use super::pointed::SEEN;
 use super::situation::Situation;
 
 /// What was written last: what is the same isn't written again.
@@ -276,6 +277,7 @@ impl Controller {
             let mut balancer = object(Kind::Balancer, name.as_str(), None);
             balancer.spec = json(&desired.balancers.get(name));
             balancer.status = self.reach_status(Kind::Balancer, name.as_str(), view)?;
+            balancer.status[SEEN] = json(&self.recollect().pointed.was_seen(name));
             if let Some(trouble) = troubles.get(name) {
                 balancer.status["trouble"] = json(trouble);
             }

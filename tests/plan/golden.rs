@@ -118,8 +118,8 @@ impl Script {
             }
             ["points", name, address] => {
                 let name: BalancerName = name.parse().unwrap();
-                let all = self.world().known.last_addresses.entry(name).or_default();
-                std::sync::Arc::make_mut(all).insert(address.parse().unwrap());
+                let all = self.world().known.last_pointers.entry(name).or_default();
+                std::sync::Arc::make_mut(all).addresses.insert(address.parse().unwrap());
             }
             ["approve"] => {
                 let plan = self.world().plan();

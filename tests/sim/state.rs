@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use plimsoll::model::{AdminState, CheckState};
+use plimsoll::model::{AdminState, Backend, CheckState};
 
 use super::balancer::File;
 use super::world::World;
@@ -63,8 +63,8 @@ impl State {
                 self.count(format!("file {name}: {backend} {host} {revision} {}", seat.weight));
             }
         }
-        for backend in config.structure.backends.keys() {
-            self.count(format!("file {name}: {backend}"));
+        for (backend, Backend { check }) in &config.structure.backends {
+            self.count(format!("file {name}: {backend} is checked every {:?}", check.interval));
         }
     }
 
@@ -73,6 +73,7 @@ impl State {
         let Some(worker) = &balancer.worker else {
             return self.count(format!("{name} doesn't run"));
         };
+        self.count(format!("{name}: the structure is {}", worker.structure.short(8)));
         for (key, backend) in &worker.routes {
             self.count(format!("{name}: {key} to {backend}"));
         }
