@@ -9,8 +9,10 @@ SHELL := /bin/bash
 # Debian's OpenSSL, not one that is compiled here: that alone would take minutes.
 export OPENSSL_NO_VENDOR = 1
 
-# Tests that start Docker Engines, HAProxies and git servers. The pure ones lie in src.
-SERVER_TESTS := $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))
+# Tests that start Docker Engines, HAProxies and git servers, and the simulator, which computes while
+# those wait. The pure ones lie in src.
+ALL_TESTS := $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))
+SERVER_TESTS := $(filter-out simulation,$(ALL_TESTS))
 # nextest is quicker for the many small ones. Those with servers share their engines within
 # one process, so that nextest, which gives each test its own, would only slow them down.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
@@ -94,7 +96,14 @@ test-servers: test-setup
 	@[ "$$(id -u)" -eq 0 ] || { \
 		echo "make: the tests with servers start Docker Engines of their own and need root: sudo make test" >&2; exit 1; }
 	@echo "test: the tests with real engines, balancers and repositories: $(SERVER_TESTS)"
-	@if [ -n "$(SERVER_TESTS)" ]; then cargo test --no-fail-fast $(addprefix --test ,$(SERVER_TESTS)); fi
+	cargo test --no-run $(addprefix --test ,$(ALL_TESTS))
+	@echo "test: the simulator runs meanwhile, with what the others leave; what it says comes at the end"
+	@log=$$(mktemp); \
+	RUST_TEST_THREADS=$$(nproc) nice -n 19 cargo test --test simulation >"$$log" 2>&1 & simulator=$$!; \
+	trap 'kill $$simulator 2>/dev/null; rm -f "$$log"' EXIT; \
+	status=0; cargo test --no-fail-fast $(addprefix --test ,$(SERVER_TESTS)) || status=1; \
+	wait $$simulator || status=1; \
+	cat "$$log"; exit $$status
 
 SEEDS ?= 100000
 SIM = target/soak/examples/plimsoll-sim
