@@ -52,6 +52,8 @@ mutants! {
     UnseenBalancer = "unseen-balancer",
     /// A list of containers is good for ever where no event says otherwise.
     EventsOnly = "events-only",
+    /// What an answer that is thrown away would have told isn't asked for again.
+    LookForgotten = "look-forgotten",
     /// A commit that is taken up isn't written down.
     SkipJournal = "skip-journal",
     /// A call that wasn't answered is taken for done.

@@ -216,7 +216,7 @@ impl Sight {
                     if is_late && kept.acted && !mutant::is(Mutant::StaleSnapshot) =>
                 {
                     // What it tells of the containers that it was asked for is lost with it.
-                    kept.stirred.all = true;
+                    kept.stirred.all |= !mutant::is(Mutant::LookForgotten);
                     self.woken.notify_one();
                     Answer::Pending
                 }
