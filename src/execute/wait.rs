@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::docker::Engine;
 use crate::model::{
-    AppId, BackendName, CheckState, Container, ContainerState, Ended, EngineHealth, Revision,
-    RuntimeServer, ServerName, Span, UrlPath, container_name,
+    AppId, BackendName, CheckState, Container, ContainerId, ContainerState, Ended, EngineHealth,
+    Revision, RuntimeServer, ServerName, Span, UrlPath, container_name,
 };
 use crate::plan::{Need, Probe};
 use crate::proxy::{Proxy, ProxyError, probe};
@@ -234,7 +234,7 @@ impl Waiter<'_> {
         need: &Need,
         steady: &Mutex<Steady>,
     ) -> Result<Look, Failure> {
-        let Need { server, revision } = need;
+        let Need { server, revision, container: _ } = need;
         let behind = (&backend.app, server, *revision);
         let gone = |cause: &str| ProxyError::Refused {
             doing: format!("{server} is to serve in the place of another"),
@@ -246,7 +246,19 @@ impl Waiter<'_> {
         if check == CheckState::Unknown {
             return Ok(Look::NotYet("HAProxy isn't sure of it".into()));
         }
-        let why = match (check, self.container(behind).await?) {
+        let container = match &need.container {
+            Some(id) => match self.standing(server, id).await? {
+                Some(container) if check == CheckState::Up && container.runs() => {
+                    return Ok(Look::Done);
+                }
+                None if self.executor.engines.contains_key(&server.host) => {
+                    return Err(gone("its container is gone").into());
+                }
+                container => container,
+            },
+            None => self.container(behind).await?,
+        };
+        let why = match (check, container) {
             (CheckState::Up, None) => return Ok(Look::Done),
             (_, Some(container)) if lock(steady).was_restarted(&container) => {
                 "it was restarted since".into()
@@ -266,6 +278,17 @@ impl Waiter<'_> {
         };
         // What served before waits for its weight: the next end isn't waited for.
         Err(didnt_stay_up(backend, need, &why, &self.behind(behind, steady, Duration::ZERO).await))
+    }
+
+    /// The container that was behind a server when it was planned; none where its engine isn't
+    /// known here, or where it is gone.
+    async fn standing(
+        &self,
+        server: &ServerName,
+        id: &ContainerId,
+    ) -> Result<Option<Container>, Failure> {
+        let Some(engine) = self.executor.engines.get(&server.host) else { return Ok(None) };
+        Ok(engine.inspect(&self.executor.owner, &id.0).await?)
     }
 
     /// The container behind a server; none where its engine isn't known here, where it is gone,
@@ -419,7 +442,12 @@ impl Waiter<'_> {
 }
 
 fn didnt_stay_up(backend: &BackendName, need: &Need, why: &str, more: &str) -> Failure {
-    let Need { server, revision } = need;
+    let Need { server, revision, container } = need;
+    if container.is_some() {
+        return Failure::Stopped(format!(
+            "{server} serves on in {backend}, and went down: {why}{more}"
+        ));
+    }
     let reason = format!("{server} came up in {backend}, and didn't stay up: {why}{more}");
     Failure::Revision { revision: *revision, reason }
 }
@@ -587,7 +615,7 @@ async fn ask(address: SocketAddr, path: Option<&UrlPath>, timeout: Span) -> Look
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Birth, ContainerId, ImageContent, Pin, Sha256, Slot};
+    use crate::model::{Birth, ImageContent, Pin, Sha256, Slot};
 
     fn restarting(code: i64, out_of_memory: bool) -> Container {
         let birth = Birth {

@@ -165,13 +165,7 @@ impl Rolling<'_, '_> {
         let label = format!("{}-{}", birth.revision.short8(), birth.slot);
         let mut before = gate;
         if unit.existing.is_none() {
-            if let ImageContent::Digest(digest) = &target.pin.content {
-                let pin = target.pin.clone();
-                let summary = format!("pull {} unless it is there", pin.reference);
-                let object = digest.short(12);
-                let pull = on_host(object, Action::Pull { pin }, PULL, summary);
-                before.push(self.draft.add(pull, []));
-            }
+            before.extend(self.pull(work.app, target, host));
             let at = unit.publish.map(|at| format!(", published at {at}")).unwrap_or_default();
             let summary = format!("create {name} from {}{at}", target.pin.reference);
             let container = Box::new(NewContainer {
@@ -204,6 +198,21 @@ impl Rolling<'_, '_> {
         let action = Action::WaitReady { name: name.clone(), revision: birth.revision, probe };
         let summary = format!("wait until {name} is ready, at most {deadline}");
         vec![self.draft.add(on_host(label, action, deadline, summary), before)]
+    }
+
+    /// The pull of a host, once for all its containers; none where the host has the image.
+    fn pull(&mut self, app: &AppId, target: &Target<'_>, host: &HostName) -> Option<StepId> {
+        let ImageContent::Digest(digest) = &target.pin.content else { return None };
+        let pin = target.pin.clone();
+        let step = NewStep {
+            app: Some(app.clone()),
+            place: Place::Host(host.clone()),
+            object: digest.short(12),
+            summary: format!("pull {} unless it is there", pin.reference),
+            action: Action::Pull { pin },
+            deadline: PULL,
+        };
+        Some(self.draft.add(step, []))
     }
 
     fn birth(&self, app: &AppId, target: &Target<'_>, unit: &Unit<'_>) -> Birth {
@@ -292,18 +301,27 @@ impl Rolling<'_, '_> {
     ) {
         let routed = routed_balancers(&target.app);
         for (host, leaving) in outs {
+            let comes = work.hosts.get(host).into_iter().flat_map(|of| &of.fresh);
+            let is_made = comes.into_iter().any(|unit| unit.existing.is_none());
             for (leaving, gate) in leaving.iter().zip(gates.get(host).into_iter().flatten()) {
                 let ups = gate.iter().filter_map(|(host, i)| raised.ups.get(*host)?.get(*i));
                 let ups: Vec<StepId> = ups.flatten().cloned().collect();
+                // What leaves before anything comes leaves only once its successor's image is there.
+                let before = match ups.is_empty() && is_made {
+                    true => self.pull(work.app, target, host).into_iter().collect(),
+                    false => ups,
+                };
                 for step in &leaving.silent {
-                    self.draft.also_after(step, ups.clone());
+                    self.draft.also_after(step, before.clone());
                 }
                 let in_its_place = gate.iter().filter_map(|(host, i)| {
                     let of = work.hosts.get(host).filter(|of| of.weight > 0)?;
                     let (server, _) = of.fresh.get(*i)?.server.as_ref()?;
-                    Some(Need { server: server.clone(), revision: target.revision })
+                    let (server, revision) = (server.clone(), target.revision);
+                    Some(Need { server, revision, container: None })
                 });
-                let needs: BTreeSet<Need> = in_its_place.collect();
+                let needs: BTreeSet<Need> =
+                    in_its_place.chain(standing(work, target, host)).collect();
                 for step in &leaving.at_balancers {
                     self.draft.needs(step, &routed, &needs);
                 }
@@ -454,6 +472,19 @@ struct Join<'a> {
     name: &'a ServerName,
     address: SocketAddr,
     seat: Option<Seat>,
+}
+
+/// The servers that stay where one of that host leaves: those of the host, or of all where none
+/// is to be there.
+fn standing(work: &Work<'_>, target: &Target<'_>, host: &HostName) -> impl Iterator<Item = Need> {
+    let leaves_all = work.hosts.get(host).is_none_or(|of| of.replicas == 0);
+    let hosts = work.hosts.iter().filter(move |(name, _)| leaves_all || **name == host);
+    let units = hosts.flat_map(|(_, of)| &of.kept);
+    let revision = target.revision;
+    units.filter_map(move |unit| {
+        let (server, _) = unit.server.clone()?;
+        Some(Need { server, revision, container: Some(unit.existing?.id.clone()) })
+    })
 }
 
 /// What tells that a container without a route is ready.

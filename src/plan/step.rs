@@ -89,12 +89,16 @@ pub struct Step {
     pub action: Action,
 }
 
-/// A server that came up in the place of another.
+/// A server that serves on where another is taken away.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Need {
     pub server: ServerName,
     pub revision: Revision,
+    /// What is behind it, where it was there before the plan: where that goes down it says nothing
+    /// against the revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerId>,
 }
 
 /// Where a step acts.

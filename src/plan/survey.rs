@@ -379,10 +379,12 @@ fn survey_host<'a>(
     for container in surplus.iter().filter_map(|(_, unit)| unit.existing) {
         found.let_go(container);
     }
-    // What serves nobody leaves first.
-    let still_serves =
-        |container: &&Container| container.runs() && is_served(&work.seats, host, container);
-    found.leaving.sort_by_key(still_serves);
+    // What serves nobody leaves first, and what serves at few balancers before what serves at all:
+    // those that it doesn't serve at can spare it.
+    found.leaving.sort_by_key(|container| match container.runs() {
+        true => serving_balancers(&work.seats, host, container),
+        false => 0,
+    });
     let rolling = !found.leaving.is_empty();
     for (serves, unit) in current {
         if stays(fleet, work, &routed, &unit, found.weight, (serves, rolling)) {
@@ -431,11 +433,10 @@ fn has_other_address(seats: &Seats<'_>, unit: &Unit<'_>) -> bool {
     seats.any(|(_, _, seat)| seat.address() != Some(*address))
 }
 
-/// Some balancer sends requests to it.
-fn is_served(seats: &Seats<'_>, host: &HostName, container: &Container) -> bool {
+/// How many balancers send requests to it.
+fn serving_balancers(seats: &Seats<'_>, host: &HostName, container: &Container) -> usize {
     let name = container.birth.server_name(host);
-    let mut seats = seats.named(&name);
-    seats.any(|(_, _, seat)| seat.serves())
+    seats.named(&name).filter(|(_, _, seat)| seat.serves()).count()
 }
 
 /// The balancers of an app's routes.
@@ -480,8 +481,9 @@ fn is_seated(
     })
 }
 
-/// True for a container without routes that isn't to be waited for. No weight shows of these
-/// whether they ever were well: one that ended is, where its revision worked before.
+/// True for a container without routes, or whose weight is to be 0, that isn't to be waited for. No
+/// weight shows of these whether they ever were well: one that ended is, where its revision worked
+/// before.
 fn is_settled(fleet: &Fleet<'_>, work: &Work<'_>, container: &Container) -> bool {
     if container.health == Some(crate::model::EngineHealth::Starting) {
         return false;
@@ -516,7 +518,8 @@ fn stays(
     (serves, rolling): (bool, bool),
 ) -> bool {
     let Some(container) = unit.existing else { return false };
-    if routed.is_empty() && !is_settled(fleet, work, container) {
+    let unweighted = routed.is_empty() || weight == 0;
+    if unweighted && !is_settled(fleet, work, container) {
         return false;
     }
     let restarting = matches!(container.state, ContainerState::Restarting { .. });

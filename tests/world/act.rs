@@ -175,11 +175,11 @@ impl World {
             &step.action
         {
             let (_, runtime) = self.sides(step, name);
-            for Need { server, revision } in &step.needs {
+            for Need { server, revision, container } in &step.needs {
                 match runtime.servers.get(backend).and_then(|all| all.get(server)) {
                     Some(server) if server.check == CheckState::Up => {}
-                    Some(_) => return Err(Refusal::Revision(*revision)),
-                    None => return Err(Refusal::Passing),
+                    Some(_) if container.is_none() => return Err(Refusal::Revision(*revision)),
+                    _ => return Err(Refusal::Passing),
                 }
             }
         }
