@@ -111,7 +111,11 @@ impl Audit {
         let keep = !declaration.desired.blocked.is_empty()
             || !declaration.desired.unreadable.is_empty()
             || declaration.apps.is_empty();
-        self.floors.retain(|key, _| keep || minima.contains_key(key));
+        let owners = &self.owners;
+        self.floors.retain(|key, _| {
+            let readable = owners.get(key).is_some_and(|app| declaration.apps.contains_key(app));
+            minima.contains_key(key) || (keep && !readable)
+        });
         for (key, declared) in minima {
             let floor = self.floors.entry(key).or_insert(Floor { now: 0, declared });
             floor.now = floor.now.min(declared);
@@ -242,6 +246,19 @@ impl Audit {
         self.before_loss(world, host, unit, "removed");
     }
 
+    /// No more declared by the last commit before the tip that could be read and wasn't empty: its
+    /// removal was on its way when the tip came.
+    fn was_let_go(&self, world: &World, app: &AppId) -> bool {
+        let parent = |commit: &CommitId| world.remote.commits.get(commit)?.parent.clone();
+        let before = std::iter::successors(world.remote.tip.as_ref().and_then(parent), parent);
+        let declarations = before.filter_map(|commit| self.declarations.get(&commit));
+        let mut whole = declarations.filter(|declaration| {
+            declaration.desired.unreadable.is_empty() && !declaration.desired.apps.is_empty()
+        });
+        let last = whole.next().map(|declaration| &declaration.desired);
+        last.is_some_and(|last| !last.apps.contains_key(app) && !last.blocked.contains_key(app))
+    }
+
     fn before_loss(&mut self, world: &mut World, host: &HostName, unit: &Unit, how: &str) {
         let name = &unit.name;
         if world.machines[host].foreign.contains_key(&unit.id) {
@@ -254,6 +271,9 @@ impl Audit {
         if desired.blocked.contains_key(&birth.app) {
             let message = format!("{name} on {host} is {how}, and its manifest can't be read");
             return self.violate(world, "S8", message);
+        }
+        if self.was_let_go(world, &birth.app) {
+            return;
         }
         let is_empty = desired.apps.is_empty() && desired.blocked.is_empty();
         let was_there = unit.runs() || matches!(unit.state, ContainerState::Exited { .. });
@@ -279,13 +299,19 @@ impl Audit {
                 && birth
                     .is_some_and(|b| b.app == declared.app.id && b.revision == declared.revision)
         };
-        // What a fault took this very moment was there when it was decided.
-        let blind = self.disturbed_at.is_some_and(|at| at + UNNOTICED > world.now());
         let units = world.machines[host].units.values();
-        if !blind && as_declared(&unit) && units.filter(as_declared).count() as u32 <= replicas {
+        if !self.is_blind(world)
+            && as_declared(&unit)
+            && units.filter(as_declared).count() as u32 <= replicas
+        {
             let message = format!("{name} on {host} is {how}, and is as declared");
             self.violate(world, "S8", message);
         }
+    }
+
+    /// What a fault took this very moment was there when it was decided.
+    fn is_blind(&self, world: &World) -> bool {
+        self.disturbed_at.is_some_and(|at| at + UNNOTICED > world.now())
     }
 
     /// S3: only what is up gets a weight.
@@ -299,6 +325,9 @@ impl Audit {
     ) {
         let Some(seat) = world.balancer(balancer).seat(backend, server).cloned() else { return };
         let is_up = seat.check == plimsoll::model::CheckState::Up || world.answers(seat.address);
+        if self.is_blind(world) {
+            return;
+        }
         if weight > 0 && seat.weight == 0 && !is_up && !self.meddled.contains(&seat.address) {
             let message = format!("{server} at {balancer} gets the weight {weight}, and is down");
             self.violate(world, "S3", message);

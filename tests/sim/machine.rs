@@ -362,6 +362,10 @@ impl World {
     /// Ends it for good: the engine doesn't start it again.
     pub fn halt(&mut self, host: &HostName, id: &ContainerId, code: i64) {
         let Some(unit) = self.unit(host, id) else { return };
+        // Nothing runs there that could be stopped, and the removal goes on.
+        if unit.state == ContainerState::Removing {
+            return;
+        }
         unit.answers = false;
         unit.health = None;
         unit.stopped = true;

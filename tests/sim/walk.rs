@@ -87,6 +87,13 @@ impl Fleet {
         Arc::new(Files { commit, files })
     }
 
+    /// Every app can be read, and no two declare one route: what has a mistake is left alone.
+    pub fn has_no_mistake(&self) -> bool {
+        let routes = self.apps.values().flat_map(|service| &service.routes);
+        let mut seen = BTreeSet::new();
+        self.broken.is_empty() && routes.into_iter().all(|route| seen.insert(route))
+    }
+
     fn fleet(&self) -> String {
         let mut text = "apiVersion: plimsoll/v1alpha1\nkind: Installation\n\
              metadata: {name: shop, uid: 8f14e45f}\n"
