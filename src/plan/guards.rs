@@ -20,7 +20,8 @@ pub(super) fn hold_back<'a>(
     works: Vec<Work<'a>>,
     waiting: &mut Vec<Waiting>,
 ) -> Vec<Work<'a>> {
-    let removed: usize = works.iter().map(|work| removals(work).len()).sum();
+    let goes = |work: &Work<'_>| removals(work).len() + out_of_sight(input, work);
+    let removed: usize = works.iter().map(goes).sum();
     let total = fleet.index.count();
     let share = usize::from(input.known.guards.prune_percent);
     let too_many = removed > HARMLESS && removed * 100 > total * share;
@@ -32,8 +33,7 @@ pub(super) fn hold_back<'a>(
     if input.known.approvals.contains(&id) {
         return works;
     }
-    let (held, free): (Vec<_>, Vec<_>) =
-        works.into_iter().partition(|work| !removals(work).is_empty());
+    let (held, free): (Vec<_>, Vec<_>) = works.into_iter().partition(|work| goes(work) > 0);
     let why = if last_app {
         "no App is declared any more".to_owned()
     } else {
@@ -41,7 +41,7 @@ pub(super) fn hold_back<'a>(
     };
     waiting.extend(held.iter().map(|work| Waiting {
         app: work.app.clone(),
-        reason: format!("{why}: {} of this app wait for approval", removals(work).len()),
+        reason: format!("{why}: {} of this app wait for approval", goes(work)),
         cause: WaitCause::Prune,
         approval: Some(id.clone()),
     }));
@@ -67,6 +67,16 @@ fn removals<'a>(work: &Work<'a>) -> Vec<(&'a HostName, &'a ContainerId)> {
         of.dead.iter().filter(ended).map(move |container| (*host, &container.id))
     });
     goes.skip(replaced).chain(ended).collect()
+}
+
+/// How many servers an app that isn't declared any more has on hosts that can't be seen: they would
+/// lose its routes, and go when they are seen.
+fn out_of_sight(input: &Input<'_>, work: &Work<'_>) -> usize {
+    if work.target.is_some() {
+        return 0;
+    }
+    let names: BTreeSet<_> = work.seats.all().map(|(_, _, name, _)| name).collect();
+    names.into_iter().filter(|name| input.observed.host(&name.host).is_none()).count()
 }
 
 /// Holds for one commit and the very containers that it was asked for.

@@ -379,12 +379,19 @@ impl Rolling<'_, '_> {
             let takes_over = changes.iter().any(|(key, to)| {
                 to.is_some() && proxied.routes.get(key).is_some_and(|now| now.app != *work.app)
             });
+            if takes_over && work.lacks_a_host() {
+                continue;
+            }
             let serving = work.hosts.values().any(|host| !host.kept.is_empty());
             let mut after = self.first_at(balancer);
             let adds = changes.values().any(Option::is_some);
             if takes_over {
                 after.extend(raised.all());
             } else if adds && !serving {
+                // Something is yet to come or go, and can't now.
+                if raised.ups.values().all(Vec::is_empty) && work.is_on_its_way() {
+                    continue;
+                }
                 after.extend(raised.ups.values().flatten().next().into_iter().flatten().cloned());
             }
             self.route_step(work.app, balancer, changes, after);

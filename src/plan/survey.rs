@@ -522,17 +522,34 @@ fn stays(
     if unweighted && !is_settled(fleet, work, container) {
         return false;
     }
-    let restarting = matches!(container.state, ContainerState::Restarting { .. });
-    if restarting && !rolling {
-        return is_seated(fleet, work, routed, unit, weight);
-    }
     let up = || {
         routed
             .iter()
             .filter(|name| runs_at(fleet, name))
             .all(|balancer| seat(work, balancer, unit).is_some_and(|seat| seat.is_up()))
     };
+    if weight == 0 && !up() && !has_worked(&fleet.input, work) {
+        return false;
+    }
+    let restarting = matches!(container.state, ContainerState::Restarting { .. });
+    if restarting && !rolling {
+        return is_seated(fleet, work, routed, unit, weight);
+    }
     serves && (!rolling || up())
+}
+
+impl Work<'_> {
+    /// Some host that it is to have containers on can't be seen.
+    pub fn lacks_a_host(&self) -> bool {
+        let placed = self.target.iter().flat_map(|target| &target.app.placement);
+        let needed = placed.filter(|(_, placement)| placement.replicas > 0);
+        needed.into_iter().any(|(host, _)| !self.hosts.contains_key(host))
+    }
+
+    /// Containers of it are to come or to go.
+    pub fn is_on_its_way(&self) -> bool {
+        self.hosts.values().any(|of| !of.fresh.is_empty() || !of.leaving.is_empty())
+    }
 }
 
 impl<'a> HostWork<'a> {

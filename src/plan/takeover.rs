@@ -26,8 +26,14 @@ pub(super) fn hold_back<'a>(
     }
     let unfinished: BTreeSet<&AppId> =
         works.iter().filter(|work| work.target.is_some()).map(|work| work.app).collect();
+    // What can't be seen may be what is to serve.
+    let lacking: BTreeSet<&AppId> =
+        works.iter().filter(|work| work.lacks_a_host()).map(|work| work.app).collect();
     let is_planned = |app: &AppId| {
-        unfinished.contains(app) || (input.desired.apps.contains_key(app) && memo.is_planned(app))
+        (unfinished.contains(app) && !lacking.contains(app))
+            || (input.desired.apps.contains_key(app)
+                && memo.is_planned(app)
+                && !lacking.contains(app))
     };
     let mut held: BTreeMap<&AppId, Waiting> = BTreeMap::new();
     for (balancer, proxied) in &fleet.balancers {

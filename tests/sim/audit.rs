@@ -25,6 +25,9 @@ use super::world::World;
 /// How long nobody can know of what happened at a host.
 const UNNOTICED: Duration = Duration::from_millis(200);
 
+/// How long the steps that go back from a revision take: drain, grace, and calls.
+const GOING_BACK: Duration = Duration::from_secs(10);
+
 /// A promise that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -49,6 +52,8 @@ pub struct Audit {
     approved: BTreeSet<String>,
     /// Addresses of servers that a person changed.
     pub meddled: BTreeSet<SocketAddr>,
+    /// When the hold of an app was lifted.
+    lifted: BTreeMap<AppId, Instant>,
     /// When the last fault came, and when the last of them ends.
     pub disturbed_at: Option<Instant>,
     pub mended_at: Option<Instant>,
@@ -288,8 +293,9 @@ impl Audit {
             }
             return;
         };
-        // One that is held is gone back from.
-        if world.disk.holds().iter().any(|hold| hold.app == birth.app) {
+        // One that is held is gone back from, and what that began ends also where a person lifts it.
+        let lifted = self.lifted.get(&birth.app).is_some_and(|at| *at + GOING_BACK > world.now());
+        if lifted || world.disk.holds().iter().any(|hold| hold.app == birth.app) {
             return;
         }
         let replicas = declared.hosts.get(host).map_or(0, |(replicas, _)| *replicas);
@@ -325,7 +331,8 @@ impl Audit {
     ) {
         let Some(seat) = world.balancer(balancer).seat(backend, server).cloned() else { return };
         let is_up = seat.check == plimsoll::model::CheckState::Up || world.answers(seat.address);
-        if self.is_blind(world) {
+        // A call that isn't answered for 5 s is made again, by what was so then.
+        if self.disturbed_at.is_some_and(|at| at + Duration::from_secs(6) > world.now()) {
             return;
         }
         if weight > 0 && seat.weight == 0 && !is_up && !self.meddled.contains(&seat.address) {
@@ -355,7 +362,11 @@ impl Audit {
                 Change::Put(object) if object.kind == Kind::Approval => {
                     self.approved.insert(object.metadata.name.clone());
                 }
-                Change::Delete(Kind::Hold, _) => world.mark(Mark::HoldLifted),
+                Change::Delete(Kind::Hold, name) => {
+                    world.mark(Mark::HoldLifted);
+                    let app = name.parse();
+                    self.lifted.extend(app.into_iter().map(|app: AppId| (app, world.now())));
+                }
                 _ => {}
             }
         }

@@ -69,7 +69,7 @@ pub struct Worker {
     pub routes: BTreeMap<RouteKey, BackendName>,
     pub seats: Seats,
     /// Between two checks of a server that is up.
-    intervals: BTreeMap<BackendName, Duration>,
+    pub intervals: BTreeMap<BackendName, Duration>,
 }
 
 /// A worker of an earlier generation.

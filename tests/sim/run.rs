@@ -303,7 +303,8 @@ impl<'a> Run<'a> {
             return false;
         }
         let (now, state) = (now.without_result(), state.without_result());
-        let moves = before != after || now != state;
+        // What fails may end again and again without anybody's doing.
+        let moves = before != after || (self.script.is_plain() && now != state);
         // Before a rollout that fails all is as after it.
         if moves && !self.script.is_plain() && ends < ENDS {
             return false;
@@ -317,7 +318,10 @@ impl<'a> Run<'a> {
         let Some(like) = self.like else { return true };
         let complete = self.states.iter().chain(&like.states[..self.states.len()]);
         let complete = complete.clone().all(Option::is_some) && self.is_comparable();
-        let forced = self.script.faults.iter().any(|fault| fault.what.forces_containers());
+        // A controller that couldn't write down what it took up begins with the commit before.
+        let forced = self.script.faults.iter().any(|Fault { what, .. }| {
+            what.forces_containers() || matches!(what, What::StoreLost | What::StoreFull { .. })
+        });
         if !complete || forced || self.script.hurry.is_some() {
             return true;
         }

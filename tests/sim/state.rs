@@ -63,7 +63,10 @@ impl State {
                 self.count(format!("file {name}: {backend} {host} {revision} {}", seat.weight));
             }
         }
-        for (backend, Backend { check }) in &config.structure.backends {
+        // Whether one without servers is there depends on how a rollout failed.
+        let has_servers = |backend| config.servers.get(backend).is_some_and(|all| !all.is_empty());
+        let backends = config.structure.backends.iter();
+        for (backend, Backend { check }) in backends.filter(|(backend, _)| has_servers(*backend)) {
             self.count(format!("file {name}: {backend} is checked every {:?}", check.interval));
         }
     }
@@ -73,11 +76,12 @@ impl State {
         let Some(worker) = &balancer.worker else {
             return self.count(format!("{name} doesn't run"));
         };
-        self.count(format!("{name}: the structure is {}", worker.structure.short(8)));
         for (key, backend) in &worker.routes {
             self.count(format!("{name}: {key} to {backend}"));
         }
-        for (backend, seats) in &worker.seats {
+        for (backend, seats) in worker.seats.iter().filter(|(_, seats)| !seats.is_empty()) {
+            let interval = worker.intervals.get(backend);
+            self.count(format!("{name}: {backend} is checked every {interval:?}"));
             for (server, seat) in seats {
                 let (host, revision, weight) = (&server.host, server.revision8(), seat.weight);
                 let how = match (seat.admin, seat.check) {
