@@ -9,10 +9,12 @@ SHELL := /bin/bash
 # Debian's OpenSSL, not one that is compiled here: that alone would take minutes.
 export OPENSSL_NO_VENDOR = 1
 
-# Tests that start Docker Engines, HAProxies and git servers, and the simulator, which computes while
-# those wait. The pure ones lie in src.
+# Tests that start Docker Engines, HAProxies and git servers. The pure ones lie in src.
 ALL_TESTS := $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))
-SERVER_TESTS := $(filter-out simulation,$(ALL_TESTS))
+# Those that compute, and those that do little but wait, go beside the others.
+COMPUTING_TESTS := simulation
+IDLE_TESTS := incremental faults_git
+SERVER_TESTS := $(filter-out $(COMPUTING_TESTS) $(IDLE_TESTS),$(ALL_TESTS))
 # nextest is quicker for the many small ones. Those with servers share their engines within
 # one process, so that nextest, which gives each test its own, would only slow them down.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
@@ -97,13 +99,11 @@ test-servers: test-setup
 		echo "make: the tests with servers start Docker Engines of their own and need root: sudo make test" >&2; exit 1; }
 	@echo "test: the tests with real engines, balancers and repositories: $(SERVER_TESTS)"
 	cargo test --no-run $(addprefix --test ,$(ALL_TESTS))
-	@echo "test: the simulator runs meanwhile, with what the others leave; what it says comes at the end"
-	@log=$$(mktemp); \
-	RUST_TEST_THREADS=$$(nproc) nice -n 19 cargo test --test simulation >"$$log" 2>&1 & simulator=$$!; \
-	trap 'kill $$simulator 2>/dev/null; rm -f "$$log"' EXIT; \
-	status=0; cargo test --no-fail-fast $(addprefix --test ,$(SERVER_TESTS)) || status=1; \
-	wait $$simulator || status=1; \
-	cat "$$log"; exit $$status
+	@echo "test: beside them $(COMPUTING_TESTS) $(IDLE_TESTS), whose words come at the end"
+	@scripts/beside \
+		"RUST_TEST_THREADS=$$(nproc) nice -n 19 cargo test $(addprefix --test ,$(COMPUTING_TESTS))" \
+		"cargo test --no-fail-fast $(addprefix --test ,$(IDLE_TESTS))" \
+		-- cargo test --no-fail-fast $(addprefix --test ,$(SERVER_TESTS))
 
 SEEDS ?= 100000
 SIM = target/soak/examples/plimsoll-sim
