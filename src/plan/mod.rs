@@ -107,7 +107,7 @@ impl Planner {
         for work in &works {
             Rolling { input, fleet: &fleet, balancing: &balancing, draft: &mut draft }.write(work);
         }
-        takeover::gate(&fleet, &works, &mut draft);
+        takeover::gate(&fleet, &mut draft);
         balancing.end(input, &fleet, &mut draft);
         let steps = draft.in_order();
         let routes = floor::floors(input, &works, &steps);

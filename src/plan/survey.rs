@@ -374,7 +374,8 @@ fn survey_host<'a>(
             found.let_go(container);
         }
     }
-    current.sort_by_key(|(serves, unit)| (!serves, unit.slot));
+    let is_ready = |unit: &Unit<'_>| unit.existing.is_some_and(Container::is_ready);
+    current.sort_by_key(|(serves, unit)| (!serves, !is_ready(unit), unit.slot));
     let surplus = current.split_off(current.len().min(found.replicas as usize));
     for container in surplus.iter().filter_map(|(_, unit)| unit.existing) {
         found.let_go(container);

@@ -59,14 +59,10 @@ fn waits(app: &AppId, key: &RouteKey, heir: &AppId) -> Waiting {
     }
 }
 
-/// Lets what a departed app has taken out of a balancer wait until its routes there are taken.
-/// A departed app brings nothing up, so that nobody waits for it in turn.
-pub(super) fn gate(fleet: &Fleet<'_>, works: &[Work<'_>], draft: &mut Draft) {
-    let departed = departed(works);
-    if departed.is_empty() {
-        return;
-    }
-    let mut taken: BTreeMap<(AppId, BalancerName), Vec<StepId>> = BTreeMap::new();
+/// Lets what an app has taken out of a balancer wait until its routes there are taken by others.
+/// Where one that takes a route loses another, nobody waits: they might wait for each other.
+pub(super) fn gate(fleet: &Fleet<'_>, draft: &mut Draft) {
+    let mut taken: BTreeMap<(AppId, BalancerName), Vec<(AppId, StepId)>> = BTreeMap::new();
     for step in draft.steps() {
         let (Action::SetRoutes { changes }, Place::Balancer(balancer)) =
             (&step.action, &step.place)
@@ -76,12 +72,12 @@ pub(super) fn gate(fleet: &Fleet<'_>, works: &[Work<'_>], draft: &mut Draft) {
         let Some(proxied) = fleet.balancers.get(balancer) else { continue };
         for key in changes.iter().filter(|(_, to)| to.is_some()).map(|(key, _)| key) {
             let Some(owner) = proxied.routes.get(key).map(|backend| &backend.app) else { continue };
-            if departed.contains(owner) && step.app.as_ref() != Some(owner) {
-                let steps = taken.entry((owner.clone(), balancer.clone())).or_default();
-                steps.push(step.id.clone());
-            }
+            let Some(taker) = step.app.as_ref().filter(|taker| *taker != owner) else { continue };
+            let steps = taken.entry((owner.clone(), balancer.clone())).or_default();
+            steps.push((taker.clone(), step.id.clone()));
         }
     }
+    let losers: BTreeSet<AppId> = taken.keys().map(|(loser, _)| loser.clone()).collect();
     let silencing: Vec<(StepId, Vec<StepId>)> = draft
         .steps()
         .iter()
@@ -93,7 +89,8 @@ pub(super) fn gate(fleet: &Fleet<'_>, works: &[Work<'_>], draft: &mut Draft) {
                 return None;
             };
             let after = taken.get(&(app.clone(), balancer.clone()))?;
-            Some((step.id.clone(), after.clone()))
+            let free = after.iter().filter(|(taker, _)| !losers.contains(taker));
+            Some((step.id.clone(), free.map(|(_, id)| id.clone()).collect()))
         })
         .collect();
     for (step, after) in silencing {

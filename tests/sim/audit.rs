@@ -200,11 +200,14 @@ impl Audit {
     fn look_at_routes(&mut self, world: &mut World) {
         let converged = self.belief.applied.is_some()
             && self.belief.applied.as_ref() == world.remote.tip.as_ref();
-        let mut low = None;
+        let (mut low, blind) = (None, self.is_blind(world));
         for ((balancer, key), floor) in &mut self.floors {
             let serving = serving(world, balancer, key);
             if converged && serving >= floor.declared {
                 floor.now = floor.declared;
+            }
+            if blind {
+                floor.now = floor.now.min(serving);
             }
             if serving < floor.now && low.is_none() {
                 low = Some(format!(
@@ -253,15 +256,18 @@ impl Audit {
 
     /// No more declared by the last commit before the tip that could be read and wasn't empty: its
     /// removal was on its way when the tip came.
-    fn was_let_go(&self, world: &World, app: &AppId) -> bool {
+    fn was_let_go(&self, world: &World, birth: &Birth) -> bool {
         let parent = |commit: &CommitId| world.remote.commits.get(commit)?.parent.clone();
         let before = std::iter::successors(world.remote.tip.as_ref().and_then(parent), parent);
         let declarations = before.filter_map(|commit| self.declarations.get(&commit));
         let mut whole = declarations.filter(|declaration| {
             declaration.desired.unreadable.is_empty() && !declaration.desired.apps.is_empty()
         });
-        let last = whole.next().map(|declaration| &declaration.desired);
-        last.is_some_and(|last| !last.apps.contains_key(app) && !last.blocked.contains_key(app))
+        let last = whole.next();
+        last.is_some_and(|last| match last.apps.get(&birth.app) {
+            Some(declared) => declared.revision != birth.revision,
+            None => !last.desired.blocked.contains_key(&birth.app),
+        })
     }
 
     fn before_loss(&mut self, world: &mut World, host: &HostName, unit: &Unit, how: &str) {
@@ -277,7 +283,7 @@ impl Audit {
             let message = format!("{name} on {host} is {how}, and its manifest can't be read");
             return self.violate(world, "S8", message);
         }
-        if self.was_let_go(world, &birth.app) {
+        if self.was_let_go(world, birth) {
             return;
         }
         let is_empty = desired.apps.is_empty() && desired.blocked.is_empty();
@@ -306,10 +312,8 @@ impl Audit {
                     .is_some_and(|b| b.app == declared.app.id && b.revision == declared.revision)
         };
         let units = world.machines[host].units.values();
-        if !self.is_blind(world)
-            && as_declared(&unit)
-            && units.filter(as_declared).count() as u32 <= replicas
-        {
+        let blind = self.is_blind(world) || world.machines[host].is_unheard(world.now());
+        if !blind && as_declared(&unit) && units.filter(as_declared).count() as u32 <= replicas {
             let message = format!("{name} on {host} is {how}, and is as declared");
             self.violate(world, "S8", message);
         }

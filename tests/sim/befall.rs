@@ -23,7 +23,11 @@ impl World {
             What::DropEvents { host, .. } => {
                 let Some(host) = self.nth_host(*host) else { return };
                 self.mark(Mark::EventsDropped);
-                self.machine(&host).is_mute = true;
+                // What no event tells is in the next list, at most 30 s later.
+                let until = self.now() + lasts + Duration::from_secs(30);
+                let machine = self.machine(&host);
+                machine.is_mute = true;
+                machine.unheard_until = machine.unheard_until.max(Some(until));
                 self.after(lasts, move |world| world.machine(&host).is_mute = false);
             }
             What::HostDown { host, .. } => {

@@ -12,6 +12,7 @@ use plimsoll::model::{
     Sha256, label,
 };
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::mark::Mark;
 use super::world::World;
@@ -98,6 +99,8 @@ pub struct Machine {
     pub is_full: bool,
     /// Events are lost.
     pub is_mute: bool,
+    /// Until then nobody may know of what no event told.
+    pub unheard_until: Option<Instant>,
     /// Each hears of the containers of one installation.
     pub listeners: Vec<(InstallationName, mpsc::UnboundedSender<Stir>)>,
     /// What others have here, as it was made.
@@ -116,6 +119,7 @@ impl Machine {
             busy_ports: BTreeSet::new(),
             is_full: false,
             is_mute: false,
+            unheard_until: None,
             listeners: Vec::new(),
             foreign: BTreeMap::new(),
         }
@@ -142,6 +146,11 @@ impl Machine {
         }
         let holds = |unit: &&Unit| unit.port == Some(port) && unit.has_port();
         self.units.values().find(holds).map(|unit| unit.name.clone())
+    }
+
+    /// Some of what happened here was in no event, and no list has shown it yet.
+    pub fn is_unheard(&self, now: Instant) -> bool {
+        self.unheard_until.is_some_and(|until| until > now)
     }
 
     pub fn stir(&mut self, id: &ContainerId) {

@@ -230,6 +230,10 @@ impl<'a> Run<'a> {
         // What works isn't remembered, or what happens to an app isn't mended.
         // What leaves while its successor fails isn't mended either.
         let stuck = !self.script.is_plain();
+        // What can't be read stays as far as it came.
+        if unread && self.script.walk.iter().any(Fleet::has_failing) {
+            return false;
+        }
         if (forgot && !self.script.is_plain()) || (moved && (unread || stuck)) {
             return false;
         }
@@ -305,8 +309,8 @@ impl<'a> Run<'a> {
         let (now, state) = (now.without_result(), state.without_result());
         // What fails may end again and again without anybody's doing.
         let moves = before != after || (self.script.is_plain() && now != state);
-        // Before a rollout that fails all is as after it.
-        if moves && !self.script.is_plain() && ends < ENDS {
+        // Before a rollout that fails all is as after it, and between two steps as at the end.
+        if moves && ends < ENDS {
             return false;
         }
         if self.like.is_some() && self.is_comparable() && moves {
@@ -383,12 +387,7 @@ impl Script {
 
     /// Every rollout succeeds, and every file can be read.
     pub fn is_plain(&self) -> bool {
-        self.walk.iter().all(|fleet| {
-            let works = |(name, service): (&String, &super::walk::Service)| {
-                super::machine::Nature::of(&service.image(name)).works()
-            };
-            fleet.has_no_mistake() && fleet.apps.iter().all(works)
-        })
+        self.walk.iter().all(|fleet| fleet.has_no_mistake() && !fleet.has_failing())
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use plimsoll::model::{AdminState, Backend, CheckState};
+use plimsoll::model::{AdminState, Backend, BackendName, CheckState};
 
-use super::balancer::File;
+use super::balancer::{File, Seat};
 use super::world::World;
 
 /// Counts of facts, each in words.
@@ -32,7 +32,7 @@ impl State {
             }
         }
         for balancer in world.balancers.values() {
-            state.of_file(balancer.name.as_str(), &balancer.file);
+            state.of_file(world, balancer);
             state.of_worker(world, balancer);
         }
         state
@@ -48,8 +48,9 @@ impl State {
         *self.0.entry(fact).or_default() += 1;
     }
 
-    fn of_file(&mut self, name: &str, file: &File) {
-        let config = match file {
+    fn of_file(&mut self, world: &World, balancer: &super::balancer::Haproxy) {
+        let name = balancer.name.as_str();
+        let config = match &balancer.file {
             File::Missing => return self.count(format!("{name} has no file")),
             File::Edited(_) => return self.count(format!("the file of {name} is edited")),
             File::Whole(config) => config,
@@ -59,16 +60,28 @@ impl State {
         }
         for (backend, servers) in &config.servers {
             for (server, seat) in servers {
+                let seats = balancer.worker.as_ref().and_then(|worker| worker.seats.get(backend));
+                let there = seats.and_then(|seats| seats.get(server));
+                if there.is_some_and(|seat| is_nothing(world, seat)) {
+                    continue;
+                }
                 let (host, revision) = (&server.host, server.revision8());
                 self.count(format!("file {name}: {backend} {host} {revision} {}", seat.weight));
             }
         }
         // Whether one without servers is there depends on how a rollout failed.
-        let has_servers = |backend| config.servers.get(backend).is_some_and(|all| !all.is_empty());
+        let has_servers = |backend: &BackendName| {
+            let fact = format!("file {name}: {backend} ");
+            self.0.keys().any(|known| known.starts_with(&fact))
+        };
         let backends = config.structure.backends.iter();
-        for (backend, Backend { check }) in backends.filter(|(backend, _)| has_servers(*backend)) {
-            self.count(format!("file {name}: {backend} is checked every {:?}", check.interval));
-        }
+        let checks: Vec<String> = backends
+            .filter(|(backend, _)| has_servers(backend))
+            .map(|(backend, Backend { check })| {
+                format!("file {name}: {backend} is checked every {:?}", check.interval)
+            })
+            .collect();
+        checks.into_iter().for_each(|check| self.count(check));
     }
 
     fn of_worker(&mut self, world: &World, balancer: &super::balancer::Haproxy) {
@@ -79,15 +92,17 @@ impl State {
         for (key, backend) in &worker.routes {
             self.count(format!("{name}: {key} to {backend}"));
         }
-        for (backend, seats) in worker.seats.iter().filter(|(_, seats)| !seats.is_empty()) {
-            let interval = worker.intervals.get(backend);
-            self.count(format!("{name}: {backend} is checked every {interval:?}"));
+        for (backend, seats) in &worker.seats {
+            if seats.values().any(|seat| !is_nothing(world, seat)) {
+                let interval = worker.intervals.get(backend);
+                self.count(format!("{name}: {backend} is checked every {interval:?}"));
+            }
             for (server, seat) in seats {
                 let (host, revision, weight) = (&server.host, server.revision8(), seat.weight);
-                let how = match (seat.admin, seat.check) {
-                    (AdminState::Ready, CheckState::Up) if world.answers(seat.address) => "up",
-                    _ => "not up",
-                };
+                if is_nothing(world, seat) {
+                    continue;
+                }
+                let how = if is_up(world, seat) { "up" } else { "not up" };
                 self.count(format!("{name}: {backend} {host} {revision} {weight} {how}"));
             }
         }
@@ -106,6 +121,16 @@ impl State {
         }
         found
     }
+}
+
+fn is_up(world: &World, seat: &Seat) -> bool {
+    let ready = seat.admin == AdminState::Ready && seat.check == CheckState::Up;
+    ready && world.answers(seat.address)
+}
+
+/// How far a rollout that fails came: whether there is a server for what never came up.
+fn is_nothing(world: &World, seat: &Seat) -> bool {
+    seat.weight == 0 && !is_up(world, seat)
 }
 
 impl fmt::Display for State {

@@ -94,6 +94,14 @@ impl Fleet {
         self.broken.is_empty() && routes.into_iter().all(|route| seen.insert(route))
     }
 
+    /// Some app never works.
+    pub fn has_failing(&self) -> bool {
+        let works = |(name, service): (&String, &Service)| {
+            super::machine::Nature::of(&service.image(name)).works()
+        };
+        !self.apps.iter().all(works)
+    }
+
     fn fleet(&self) -> String {
         let mut text = "apiVersion: plimsoll/v1alpha1\nkind: Installation\n\
              metadata: {name: shop, uid: 8f14e45f}\n"
