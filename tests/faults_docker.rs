@@ -265,7 +265,7 @@ fn d6_a_pull_that_fails_shows_why_keeps_the_old_and_is_tried_again() {
         }
         shop.write_app(&app);
         let serving = shop.containers();
-        let commit = shop.repository.push(&format!("Image {number}, {trouble:?}"));
+        let mut commit = shop.repository.push(&format!("Image {number}, {trouble:?}"));
         let (code, text) = apply(&shop);
         assert_eq!(code, 1, "{trouble:?}: {text}");
         expect_words(&text, &[&image]);
@@ -278,6 +278,11 @@ fn d6_a_pull_that_fails_shows_why_keeps_the_old_and_is_tried_again() {
         assert_eq!(shop.running().len(), 2, "{trouble:?}");
 
         way.heal();
+        if number == 2 {
+            // One leaves after the other: the load goes on.
+            shop.write_app(&set(web(), "/image", image.as_str()));
+            commit = shop.repository.push("One after the other");
+        }
         shop.converge();
         assert!(shop.status().is_converged_at(&commit), "{trouble:?}");
     }

@@ -70,6 +70,8 @@ struct Floor {
     now: u32,
     /// What it is raised to once that many serve.
     declared: u32,
+    /// How many served at the last look.
+    serving: u32,
 }
 
 impl Audit {
@@ -122,7 +124,7 @@ impl Audit {
             minima.contains_key(key) || (keep && !readable)
         });
         for (key, declared) in minima {
-            let floor = self.floors.entry(key).or_insert(Floor { now: 0, declared });
+            let floor = self.floors.entry(key).or_insert(Floor { now: 0, declared, serving: 0 });
             floor.now = floor.now.min(declared);
             floor.declared = declared;
         }
@@ -203,6 +205,7 @@ impl Audit {
         let (mut low, blind) = (None, self.is_blind(world));
         for ((balancer, key), floor) in &mut self.floors {
             let serving = serving(world, balancer, key);
+            floor.serving = serving;
             if converged && serving >= floor.declared {
                 floor.now = floor.declared;
             }
@@ -221,10 +224,14 @@ impl Audit {
         }
     }
 
-    /// What a fault took away is no longer expected.
+    /// What a fault took away is no longer expected, also by the steps that are on their way: they
+    /// were planned with it.
     pub fn excuse(&mut self, world: &World) {
         for ((balancer, key), floor) in &mut self.floors {
-            floor.now = floor.now.min(serving(world, balancer, key));
+            let serving = serving(world, balancer, key);
+            let lost = floor.serving.saturating_sub(serving);
+            floor.now = floor.now.saturating_sub(lost).min(serving);
+            floor.serving = serving;
         }
     }
 
