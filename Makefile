@@ -11,9 +11,10 @@ export OPENSSL_NO_VENDOR = 1
 
 # Tests that start Docker Engines, HAProxies and git servers. The pure ones lie in src.
 ALL_TESTS := $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))
-# Those that compute, and those that do little but wait, go beside the others.
+# Those that compute, and those that do little but wait, go beside the others. Those that count what
+# a change costs don't: on a machine that is busy it costs more.
 COMPUTING_TESTS := simulation
-IDLE_TESTS := incremental faults_git
+IDLE_TESTS := faults_git faults_manifests faults_secrets
 SERVER_TESTS := $(filter-out $(COMPUTING_TESTS) $(IDLE_TESTS),$(ALL_TESTS))
 # nextest is quicker for the many small ones. Those with servers share their engines within
 # one process, so that nextest, which gives each test its own, would only slow them down.

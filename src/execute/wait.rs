@@ -234,7 +234,7 @@ impl Waiter<'_> {
         need: &Need,
         steady: &Mutex<Steady>,
     ) -> Result<Look, Failure> {
-        let Need { server, revision, container: _ } = need;
+        let Need { server, revision, .. } = need;
         let behind = (&backend.app, server, *revision);
         let gone = |cause: &str| ProxyError::Refused {
             doing: format!("{server} is to serve in the place of another"),
@@ -247,8 +247,8 @@ impl Waiter<'_> {
             return Ok(Look::NotYet("HAProxy isn't sure of it".into()));
         }
         let container = match &need.container {
-            Some(id) => match self.standing(server, id).await? {
-                Some(container) if check == CheckState::Up && container.runs() => {
+            Some(id) => match self.known(server, id).await? {
+                Some(container) if need.standing && check == CheckState::Up && container.runs() => {
                     return Ok(Look::Done);
                 }
                 None if self.executor.engines.contains_key(&server.host) => {
@@ -282,7 +282,7 @@ impl Waiter<'_> {
 
     /// The container that was behind a server when it was planned; none where its engine isn't
     /// known here, or where it is gone.
-    async fn standing(
+    async fn known(
         &self,
         server: &ServerName,
         id: &ContainerId,
@@ -442,8 +442,8 @@ impl Waiter<'_> {
 }
 
 fn didnt_stay_up(backend: &BackendName, need: &Need, why: &str, more: &str) -> Failure {
-    let Need { server, revision, container } = need;
-    if container.is_some() {
+    let Need { server, revision, standing, .. } = need;
+    if *standing {
         return Failure::Stopped(format!(
             "{server} serves on in {backend}, and went down: {why}{more}"
         ));

@@ -78,6 +78,8 @@ struct Kept {
     /// Its events are heard.
     heard: bool,
     stirred: Stirred,
+    /// What the call that is on its way was asked for.
+    asking: Stirred,
     /// Something was done there since it was asked.
     acted: bool,
     /// What it had, and when it was listed.
@@ -170,12 +172,14 @@ impl Sight {
                 if pending { Stirred::default() } else { std::mem::take(&mut kept.stirred) };
             kept.acted &= pending;
             let one_by_one = !stirred.all && stirred.containers.len() <= MOST_INSPECTED;
-            questions.push(Question {
-                host: name.clone(),
-                engine: engine.clone(),
-                is_late: pending,
-                of: base.filter(|_| one_by_one).map(|base| (base, stirred.containers)),
-            });
+            let of = base.filter(|_| one_by_one).map(|base| (base, stirred.containers));
+            if !pending {
+                let containers = of.as_ref().map(|(_, containers)| containers.clone());
+                let all = containers.is_none();
+                kept.asking = Stirred { all, containers: containers.unwrap_or_default() };
+            }
+            let (host, engine) = (name.clone(), engine.clone());
+            questions.push(Question { host, engine, is_late: pending, of });
         }
         questions
     }
@@ -216,7 +220,11 @@ impl Sight {
                     if is_late && kept.acted && !mutant::is(Mutant::StaleSnapshot) =>
                 {
                     // What it tells of the containers that it was asked for is lost with it.
-                    kept.stirred.all |= !mutant::is(Mutant::LookForgotten);
+                    let asked = std::mem::take(&mut kept.asking);
+                    if !mutant::is(Mutant::LookForgotten) {
+                        kept.stirred.all |= asked.all;
+                        kept.stirred.containers.extend(asked.containers);
+                    }
                     self.woken.notify_one();
                     Answer::Pending
                 }
@@ -354,6 +362,8 @@ mod tests {
     #[derive(Default)]
     struct Empty {
         lists: AtomicU64,
+        /// Which containers were asked for, since the last list.
+        inspected: Mutex<BTreeSet<String>>,
         /// While it is locked, nothing is said of single containers.
         gate: tokio::sync::RwLock<()>,
     }
@@ -362,10 +372,12 @@ mod tests {
     impl Engine for Empty {
         async fn observe(&self, _: &Owner) -> Result<HostState, EngineError> {
             self.lists.fetch_add(1, Ordering::Relaxed);
+            self.inspected.lock().unwrap().clear();
             Ok(HostState::default())
         }
-        async fn inspect(&self, _: &Owner, _: &str) -> Result<Option<Container>, EngineError> {
+        async fn inspect(&self, _: &Owner, id: &str) -> Result<Option<Container>, EngineError> {
             drop(self.gate.read().await);
+            self.inspected.lock().unwrap().insert(id.to_owned());
             Ok(None)
         }
         async fn image(&self, _: &str) -> Result<Option<ImageInfo>, EngineError> {
@@ -463,7 +475,7 @@ mod tests {
     /// With the answer that is thrown away goes what it would have told of the containers that
     /// were asked for: whoever asked only for the next ones would never hear of those.
     #[tokio::test(start_paused = true)]
-    async fn after_an_answer_that_was_thrown_away_everything_is_asked_for() {
+    async fn after_an_answer_that_was_thrown_away_its_question_is_asked_again() {
         let sight = Sight::new(Arc::default());
         let engine = Arc::new(Empty::default());
         let observer = observer(&[("alpha", &engine)]);
@@ -477,8 +489,10 @@ mod tests {
         drop(shut);
         tokio::time::sleep(HASTE).await;
         assert!(sight.look(&observer, true).await.slow.contains(&alpha), "it is older than a step");
-        let before = engine.lists.load(Ordering::Relaxed);
+        engine.inspected.lock().unwrap().clear();
         assert!(sight.look(&observer, true).await.slow.is_empty());
-        assert_eq!(engine.lists.load(Ordering::Relaxed), before + 1);
+        let inspected = engine.inspected.lock().unwrap().clone();
+        assert!(inspected.iter().eq(["0123", "4567"]), "{inspected:?}");
+        assert_eq!(engine.lists.load(Ordering::Relaxed), 1);
     }
 }

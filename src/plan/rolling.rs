@@ -316,9 +316,7 @@ impl Rolling<'_, '_> {
                 }
                 let in_its_place = gate.iter().filter_map(|(host, i)| {
                     let of = work.hosts.get(host).filter(|of| of.weight > 0)?;
-                    let (server, _) = of.fresh.get(*i)?.server.as_ref()?;
-                    let (server, revision) = (server.clone(), target.revision);
-                    Some(Need { server, revision, container: None })
+                    need(of.fresh.get(*i)?, target, false)
                 });
                 let needs: BTreeSet<Need> =
                     in_its_place.chain(standing(work, target, host)).collect();
@@ -483,15 +481,22 @@ struct Join<'a> {
 
 /// The servers that stay where one of that host leaves: those of the host, or of all where none
 /// is to be there.
-fn standing(work: &Work<'_>, target: &Target<'_>, host: &HostName) -> impl Iterator<Item = Need> {
+fn standing<'w>(
+    work: &'w Work<'_>,
+    target: &'w Target<'_>,
+    host: &'w HostName,
+) -> impl Iterator<Item = Need> + 'w {
     let leaves_all = work.hosts.get(host).is_none_or(|of| of.replicas == 0);
     let hosts = work.hosts.iter().filter(move |(name, _)| leaves_all || **name == host);
     let units = hosts.flat_map(|(_, of)| &of.kept);
-    let revision = target.revision;
-    units.filter_map(move |unit| {
-        let (server, _) = unit.server.clone()?;
-        Some(Need { server, revision, container: Some(unit.existing?.id.clone()) })
-    })
+    units.filter_map(move |unit| need(unit, target, true))
+}
+
+/// None for what has no server.
+fn need(unit: &Unit<'_>, target: &Target<'_>, standing: bool) -> Option<Need> {
+    let (server, _) = unit.server.clone()?;
+    let container = unit.existing.map(|container| container.id.clone());
+    Some(Need { server, revision: target.revision, container, standing })
 }
 
 /// What tells that a container without a route is ready.

@@ -95,10 +95,12 @@ pub struct Step {
 pub struct Need {
     pub server: ServerName,
     pub revision: Revision,
-    /// What is behind it, where it was there before the plan: where that goes down it says nothing
-    /// against the revision.
+    /// What is behind it, where it was there before the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerId>,
+    /// It served before the plan: where it goes down, that says nothing against its revision.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standing: bool,
 }
 
 /// Where a step acts.

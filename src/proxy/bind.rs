@@ -12,9 +12,15 @@ use crate::model::FilePath;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Ends what it started, also where it did start in part.
+/// Ends what it started, also where it did start in part, and waits until that has let go of its
+/// addresses: a signal is sent long before they are free on a busy machine.
 const SCRIPT: &str = "\"$1\" -D -f \"$2\" -p \"$3\"; code=$?
-if [ -s \"$3\" ]; then kill -9 \"$(cat \"$3\")\"; fi
+if [ -s \"$3\" ]; then
+    pid=$(cat \"$3\"); kill -9 \"$pid\"; looks=0
+    while [ $looks -lt 200 ] && grep -q '^State:.[^Z]' \"/proc/$pid/status\" 2>/dev/null; do
+        looks=$((looks + 1)); sleep 0.01 2>/dev/null || sleep 1
+    done
+fi
 rm -f -- \"$2\" \"$3\"
 exit $code";
 

@@ -154,7 +154,11 @@ fn a_kept_plan_is_refused_when_commit_or_fleet_moved() {
     shop.plimsoll(["apply", "--plan", &plan]).expect_error();
     assert_eq!(shop.containers(), before);
 
-    // Nothing moves.
+    // Nothing moves, once HAProxy has noticed too.
+    wait_until(Duration::from_secs(20), "HAProxy finds a server down", || {
+        let servers = shop.balancer().try_servers();
+        servers.is_ok_and(|all| all.iter().any(|server| !server.serves()))
+    });
     let plan = keep_plan();
     shop.plimsoll(["apply", "--plan", &plan]).expect(0);
     shop.expect_nothing_to_do();

@@ -25,6 +25,9 @@ use super::world::World;
 /// How long nobody can know of what happened at a host.
 const UNNOTICED: Duration = Duration::from_millis(200);
 
+/// How long a call to a balancer that doesn't answer may be made again: three times 5 s, and pauses.
+const ASKED_AGAIN: Duration = Duration::from_secs(17);
+
 /// How long the steps that go back from a revision take: drain, grace, and calls.
 const GOING_BACK: Duration = Duration::from_secs(10);
 
@@ -286,21 +289,22 @@ impl Audit {
         let Some(birth) = &unit.birth else { return };
         let Some(declaration) = self.settled_on(world) else { return };
         let desired = &declaration.desired;
-        if desired.blocked.contains_key(&birth.app) {
-            let message = format!("{name} on {host} is {how}, and its manifest can't be read");
-            return self.violate(world, "S8", message);
-        }
         if self.was_let_go(world, birth) {
             return;
         }
-        let is_empty = desired.apps.is_empty() && desired.blocked.is_empty();
+        // What never started is cleared away by the step that couldn't start it.
         let was_there = unit.runs() || matches!(unit.state, ContainerState::Exited { .. });
+        if desired.blocked.contains_key(&birth.app) && was_there {
+            let message = format!("{name} on {host} is {how}, and its manifest can't be read");
+            return self.violate(world, "S8", message);
+        }
+        let is_empty = desired.apps.is_empty() && desired.blocked.is_empty();
         if is_empty && was_there {
             let message = format!("{name} on {host} is {how}: nobody let the last app go");
             return self.violate(world, "S8", message);
         }
         let Some(declared) = declaration.apps.get(&birth.app) else {
-            if !desired.unreadable.is_empty() {
+            if !desired.unreadable.is_empty() && was_there {
                 let message = format!("{name} on {host} is {how}, and a file can't be read");
                 self.violate(world, "S8", message);
             }
@@ -342,8 +346,8 @@ impl Audit {
     ) {
         let Some(seat) = world.balancer(balancer).seat(backend, server).cloned() else { return };
         let is_up = seat.check == plimsoll::model::CheckState::Up || world.answers(seat.address);
-        // A call that isn't answered for 5 s is made again, by what was so then.
-        if self.disturbed_at.is_some_and(|at| at + Duration::from_secs(6) > world.now()) {
+        // A call that isn't answered is made again, by what was so then.
+        if self.disturbed_at.is_some_and(|at| at + ASKED_AGAIN > world.now()) {
             return;
         }
         if weight > 0 && seat.weight == 0 && !is_up && !self.meddled.contains(&seat.address) {
@@ -363,11 +367,13 @@ impl Audit {
                 Change::Put(object) if object.kind == Kind::Source => {
                     let now = Belief::of(&object.status);
                     let before = std::mem::replace(&mut self.belief, now);
-                    for (old, new) in [
-                        (before.attempted, self.belief.attempted.clone()),
-                        (before.applied, self.belief.applied.clone()),
-                    ] {
-                        self.moved(world, old, new);
+                    let (attempted, applied) =
+                        (self.belief.attempted.clone(), self.belief.applied.clone());
+                    self.moved(world, before.attempted, attempted.clone());
+                    // What is reached was taken up before, so that the one follows the other.
+                    if applied != before.applied && applied != attempted {
+                        let message = format!("{applied:?} is reached, and {attempted:?} taken up");
+                        self.violate(world, "S7", message);
                     }
                 }
                 Change::Put(object) if object.kind == Kind::Approval => {

@@ -230,7 +230,10 @@ impl<'a> Run<'a> {
         // What works isn't remembered, or what happens to an app isn't mended.
         // What leaves while its successor fails isn't mended either.
         let stuck = !self.script.is_plain();
-        // What can't be read stays as far as it came.
+        // What can't be read, or isn't let go, stays as far as it came.
+        if unread && self.script.hurry.is_some() {
+            return false;
+        }
         if unread && self.script.walk.iter().any(Fleet::has_failing) {
             return false;
         }

@@ -175,10 +175,10 @@ impl World {
             &step.action
         {
             let (_, runtime) = self.sides(step, name);
-            for Need { server, revision, container } in &step.needs {
+            for Need { server, revision, standing, .. } in &step.needs {
                 match runtime.servers.get(backend).and_then(|all| all.get(server)) {
                     Some(server) if server.check == CheckState::Up => {}
-                    Some(_) if container.is_none() => return Err(Refusal::Revision(*revision)),
+                    Some(_) if !standing => return Err(Refusal::Revision(*revision)),
                     _ => return Err(Refusal::Passing),
                 }
             }
