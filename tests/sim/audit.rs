@@ -205,15 +205,12 @@ impl Audit {
     fn look_at_routes(&mut self, world: &mut World) {
         let converged = self.belief.applied.is_some()
             && self.belief.applied.as_ref() == world.remote.tip.as_ref();
-        let (mut low, blind) = (None, self.is_blind(world));
+        let mut low = None;
         for ((balancer, key), floor) in &mut self.floors {
             let serving = serving(world, balancer, key);
             floor.serving = serving;
             if converged && serving >= floor.declared {
                 floor.now = floor.declared;
-            }
-            if blind {
-                floor.now = floor.now.min(serving);
             }
             if serving < floor.now && low.is_none() {
                 low = Some(format!(

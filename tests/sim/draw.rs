@@ -28,7 +28,17 @@ fn together(rng: &mut StdRng, like: &Outcome) -> Vec<Fault> {
         0 => What::PersonStops { nth },
         _ => What::PersonRemoves { nth },
     };
-    match rng.random_range(0..3) {
+    match rng.random_range(0..4) {
+        // An engine that is slow for a while: what it tells comes when more was done.
+        3 => {
+            let count = like.calls.get(&Call::Inspect).copied().unwrap_or(0);
+            let first = rng.random_range(0..count.max(1));
+            let slow = |nth| Fault {
+                when: When::Call(Call::Inspect, nth),
+                what: What::Delay(rng.random_range(320..2500)),
+            };
+            (first..first + 8).map(slow).collect()
+        }
         // What nobody says anything of: only a list shows it.
         0 => {
             let (from, millis) = (rng.random_range(0..like.millis.max(1)), 20_000);

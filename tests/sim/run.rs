@@ -304,7 +304,8 @@ impl<'a> Run<'a> {
             return true;
         }
         let (before, begun) = self.sim.with(|world| (effects(world), world.now()));
-        tokio::time::sleep(QUIET).await;
+        // What fails again and again does so at most about a minute later.
+        tokio::time::sleep(if self.script.is_plain() { QUIET } else { QUIET * 8 }).await;
         let (after, now) = self.sim.with(|world| (effects(world), State::of(world)));
         if self.sim.with(|world| world.audit.disturbed_at.is_some_and(|at| at >= begun)) {
             return false;
