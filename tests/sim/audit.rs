@@ -25,7 +25,8 @@ use super::world::World;
 /// How long nobody can know of what happened at a host.
 const UNNOTICED: Duration = Duration::from_millis(200);
 
-/// How long a call to a balancer that doesn't answer may be made again: three times 5 s, and pauses.
+/// How long a call to a balancer that doesn't answer may be made again, once it answers or a fault
+/// came: three times 5 s, and pauses.
 const ASKED_AGAIN: Duration = Duration::from_secs(17);
 
 /// How long the steps that go back from a revision take: drain, grace, and calls.
@@ -60,6 +61,8 @@ pub struct Audit {
     /// When the last fault came, and when the last of them ends.
     pub disturbed_at: Option<Instant>,
     pub mended_at: Option<Instant>,
+    /// Until then something is stopped or removed that was asked for earlier.
+    pub late_until: Option<Instant>,
     pub last_call: Option<Call>,
     /// How many servers each route has to keep.
     floors: BTreeMap<(BalancerName, RouteKey), Floor>,
@@ -329,7 +332,8 @@ impl Audit {
 
     /// What a fault took this very moment was there when it was decided.
     fn is_blind(&self, world: &World) -> bool {
-        self.disturbed_at.is_some_and(|at| at + UNNOTICED > world.now())
+        let last = self.disturbed_at.max(self.late_until);
+        last.is_some_and(|at| at + UNNOTICED > world.now())
     }
 
     /// S3: only what is up gets a weight.
@@ -344,7 +348,7 @@ impl Audit {
         let Some(seat) = world.balancer(balancer).seat(backend, server).cloned() else { return };
         let is_up = seat.check == plimsoll::model::CheckState::Up || world.answers(seat.address);
         // A call that isn't answered is made again, by what was so then.
-        if self.disturbed_at.is_some_and(|at| at + ASKED_AGAIN > world.now()) {
+        if self.mended_at.is_some_and(|at| at + ASKED_AGAIN > world.now()) {
             return;
         }
         if weight > 0 && seat.weight == 0 && !is_up && !self.meddled.contains(&seat.address) {

@@ -74,7 +74,12 @@ impl Caller {
                         world.mark(Mark::ReplyOfCreateLost);
                     }
                 }
-                What::Delay(millis) => fate.delay += Duration::from_millis(millis),
+                What::Delay(millis) => {
+                    fate.delay += Duration::from_millis(millis);
+                    if matches!(call, Call::Stop | Call::Remove) {
+                        world.audit.late_until = Some(world.now() + fate.delay);
+                    }
+                }
                 What::Stale(millis) => {
                     fate.stale += Duration::from_millis(millis);
                     world.mark(Mark::StaleRead);
