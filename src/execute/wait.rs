@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::docker::Engine;
 use crate::model::{
-    AppId, BackendName, CheckState, Container, ContainerId, ContainerState, Ended, EngineHealth,
-    Revision, RuntimeServer, ServerName, Span, UrlPath, container_name,
+    AppId, BackendName, CheckState, Container, ContainerState, Ended, EngineHealth, Revision,
+    RuntimeServer, ServerName, Span, UrlPath, container_name,
 };
 use crate::plan::{Need, Probe};
 use crate::proxy::{Proxy, ProxyError, probe};
@@ -247,7 +247,7 @@ impl Waiter<'_> {
             return Ok(Look::NotYet("HAProxy isn't sure of it".into()));
         }
         let container = match &need.container {
-            Some(id) => match self.known(server, id).await? {
+            Some(id) => match self.inspect(server, &id.0).await? {
                 Some(container) if need.standing && check == CheckState::Up && container.runs() => {
                     return Ok(Look::Done);
                 }
@@ -280,23 +280,21 @@ impl Waiter<'_> {
         Err(didnt_stay_up(backend, need, &why, &self.behind(behind, steady, Duration::ZERO).await))
     }
 
-    /// The container that was behind a server when it was planned; none where its engine isn't
-    /// known here, or where it is gone.
-    async fn known(
-        &self,
-        server: &ServerName,
-        id: &ContainerId,
-    ) -> Result<Option<Container>, Failure> {
-        let Some(engine) = self.executor.engines.get(&server.host) else { return Ok(None) };
-        Ok(engine.inspect(&self.executor.owner, &id.0).await?)
-    }
-
     /// The container behind a server; none where its engine isn't known here, where it is gone,
     /// or where a person renamed it: then HAProxy's word has to do.
     async fn container(&self, behind: Behind<'_>) -> Result<Option<Container>, Failure> {
         let (_, server, _) = behind;
+        self.inspect(server, &self.name_of(behind)).await
+    }
+
+    /// A container on the host of a server, by id or name; none where its engine isn't known here.
+    async fn inspect(
+        &self,
+        server: &ServerName,
+        which: &str,
+    ) -> Result<Option<Container>, Failure> {
         let Some(engine) = self.executor.engines.get(&server.host) else { return Ok(None) };
-        Ok(engine.inspect(&self.executor.owner, &self.name_of(behind)).await?)
+        Ok(engine.inspect(&self.executor.owner, which).await?)
     }
 
     fn name_of(&self, (app, server, revision): Behind<'_>) -> String {
@@ -615,7 +613,7 @@ async fn ask(address: SocketAddr, path: Option<&UrlPath>, timeout: Span) -> Look
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Birth, ImageContent, Pin, Sha256, Slot};
+    use crate::model::{Birth, ContainerId, ImageContent, Pin, Sha256, Slot};
 
     fn restarting(code: i64, out_of_memory: bool) -> Container {
         let birth = Birth {

@@ -30,10 +30,8 @@ pub(super) fn hold_back<'a>(
     let lacking: BTreeSet<&AppId> =
         works.iter().filter(|work| work.lacks_a_host()).map(|work| work.app).collect();
     let is_planned = |app: &AppId| {
-        (unfinished.contains(app) && !lacking.contains(app))
-            || (input.desired.apps.contains_key(app)
-                && memo.is_planned(app)
-                && !lacking.contains(app))
+        let declared = || input.desired.apps.contains_key(app) && memo.is_planned(app);
+        !lacking.contains(app) && (unfinished.contains(app) || declared())
     };
     let mut held: BTreeMap<&AppId, Waiting> = BTreeMap::new();
     for (balancer, proxied) in &fleet.balancers {

@@ -1,9 +1,9 @@
 //! What is there, in a form in which two runs are compared: no ids, no ports, no slots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use plimsoll::model::{AdminState, Backend, BackendName, CheckState};
+use plimsoll::model::{AdminState, Backend, CheckState};
 
 use super::balancer::{File, Seat};
 use super::world::World;
@@ -58,6 +58,7 @@ impl State {
         for (key, backend) in &config.routes {
             self.count(format!("file {name}: {key} to {backend}"));
         }
+        let mut counted = BTreeSet::new();
         for (backend, servers) in &config.servers {
             for (server, seat) in servers {
                 let seats = balancer.worker.as_ref().and_then(|worker| worker.seats.get(backend));
@@ -67,21 +68,15 @@ impl State {
                 }
                 let (host, revision) = (&server.host, server.revision8());
                 self.count(format!("file {name}: {backend} {host} {revision} {}", seat.weight));
+                counted.insert(backend);
             }
         }
         // Whether one without servers is there depends on how a rollout failed.
-        let has_servers = |backend: &BackendName| {
-            let fact = format!("file {name}: {backend} ");
-            self.0.keys().any(|known| known.starts_with(&fact))
-        };
-        let backends = config.structure.backends.iter();
-        let checks: Vec<String> = backends
-            .filter(|(backend, _)| has_servers(backend))
-            .map(|(backend, Backend { check })| {
-                format!("file {name}: {backend} is checked every {:?}", check.interval)
-            })
-            .collect();
-        checks.into_iter().for_each(|check| self.count(check));
+        for (backend, Backend { check }) in &config.structure.backends {
+            if counted.contains(backend) {
+                self.count(format!("file {name}: {backend} is checked every {:?}", check.interval));
+            }
+        }
     }
 
     fn of_worker(&mut self, world: &World, balancer: &super::balancer::Haproxy) {
@@ -111,7 +106,7 @@ impl State {
     /// What the other has and this one doesn't, and the other way round.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();
-        let keys: std::collections::BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
+        let keys: BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
         for key in keys {
             let (one, two) = (self.0.get(key), other.0.get(key));
             if one != two {
