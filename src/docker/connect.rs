@@ -178,11 +178,11 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::{Allow, Location, PortRange};
 
-    fn host(engine: EngineAddress) -> Host {
+    pub fn host(engine: EngineAddress) -> Host {
         Host {
             name: HostName::new("alpha").unwrap(),
             engine,

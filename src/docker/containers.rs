@@ -120,19 +120,22 @@ impl DockerEngine {
     }
 
     /// The ports that a stopped container of others will publish when it is started. One that
-    /// the engine itself can't inspect will hardly be started.
+    /// the engine itself can't inspect will hardly be started. One that it doesn't find is gone or
+    /// is being created, as the list has it a moment earlier than inspection: only an answer is
+    /// remembered.
     fn ports_of_foreign(
         &self,
         id: ContainerId,
         answer: Result<Option<ContainerInspectResponse>, Failure>,
     ) -> Result<BTreeSet<u16>, Failure> {
         match answer {
-            Ok(answer) => {
-                let bindings = answer.and_then(|answer| answer.host_config?.port_bindings);
+            Ok(Some(answer)) => {
+                let bindings = answer.host_config.and_then(|config| config.port_bindings);
                 let ports = bindings.as_ref().map(bound_ports).unwrap_or_default();
                 locked(&self.foreign_ports).insert(id, ports.clone());
                 Ok(ports)
             }
+            Ok(None) => Ok(BTreeSet::new()),
             Err(Failure::Answer { status, text }) => {
                 tracing::debug!(container = id.short(), status, text, "can't be inspected");
                 Ok(BTreeSet::new())
@@ -355,8 +358,11 @@ fn bound_ports(bindings: &PortMap) -> BTreeSet<u16> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::connect::tests::host;
     use super::*;
-    use bollard::models::PortBinding;
+    use crate::docker::EngineOptions;
+    use crate::model::EngineAddress;
+    use bollard::models::{HostConfig, PortBinding};
 
     #[test]
     fn health_is_read_from_the_list() {
@@ -413,6 +419,25 @@ mod tests {
             let map = [("80/tcp".to_owned(), Some(vec![binding])), ("81/tcp".to_owned(), None)];
             assert_eq!(bound_ports(&map.into()), BTreeSet::from_iter(ports), "{text:?}");
         }
+    }
+
+    /// dockerd 20.10 lists a container a moment before inspection finds it: its `create` writes
+    /// what lists are made of in `setHostConfig`, and registers the container after that.
+    #[test]
+    fn ports_of_a_foreign_container_that_was_not_found_are_asked_for_again() {
+        let engine = host(EngineAddress::Unix { path: "/nowhere".into() });
+        let engine = DockerEngine::connect(&engine, EngineOptions::default());
+        let id = ContainerId("1f".repeat(32));
+        let known = || locked(&engine.foreign_ports).get(&id).cloned();
+        assert_eq!(engine.ports_of_foreign(id.clone(), Ok(None)).unwrap(), [].into());
+        assert_eq!(known(), None, "it is remembered as one without ports");
+
+        let binding = PortBinding { host_port: Some("8080".into()), host_ip: None };
+        let port_bindings = Some([("80/tcp".to_owned(), Some(vec![binding]))].into());
+        let host_config = Some(HostConfig { port_bindings, ..HostConfig::default() });
+        let answer = ContainerInspectResponse { host_config, ..Default::default() };
+        let ports = engine.ports_of_foreign(id.clone(), Ok(Some(answer))).unwrap();
+        assert_eq!((ports, known()), ([8080].into(), Some([8080].into())));
     }
 
     #[test]
