@@ -56,6 +56,10 @@ mutants! {
     LookForgotten = "look-forgotten",
     /// A commit that is taken up isn't written down.
     SkipJournal = "skip-journal",
+    /// Nobody goes on while some host or balancer can't be seen.
+    UnseenHoldsUp = "unseen-holds-up",
+    /// Nobody goes on while some file can't be read.
+    UnreadableHoldsUp = "unreadable-holds-up",
     /// A call that wasn't answered is taken for done.
     UnansweredAsDone = "unanswered-as-done",
 }

@@ -43,7 +43,7 @@ pub use render::render;
 pub use step::*;
 pub use survey::hold_approval;
 
-use crate::model::{AppId, Desired, Owner, Placed};
+use crate::model::{AppId, Desired, Observed, Owner, Placed};
 use crate::mutant::{self, Mutant};
 
 use balancing::Planned;
@@ -256,6 +256,9 @@ fn judge<'a>(
     if input.desired.blocked.contains_key(app) && !mutant::is(Mutant::UnreadableAsGone) {
         return Verdict::Quiet(Quiet::default());
     }
+    if is_held_up_by_others(input) {
+        return Verdict::Quiet(Quiet::default());
+    }
     let survey = match found.declared {
         Some(declared) => survey::declared(input, fleet, declared, found),
         None => survey::departed(input, fleet, app, found),
@@ -277,6 +280,18 @@ fn judge<'a>(
             Verdict::Quiet(Quiet { blocked: Some(blocked), ..Quiet::default() })
         }
     }
+}
+
+/// Never: S11. Two deliberate bugs break that.
+fn is_held_up_by_others(input: &Input<'_>) -> bool {
+    let Observed { hosts, balancers } = input.observed;
+    let sees_all = || {
+        hosts.values().all(|view| view.seen().is_some())
+            && balancers.values().all(|view| view.seen().is_some())
+    };
+    let reads_all = || input.desired.blocked.is_empty() && input.desired.unreadable.is_empty();
+    (mutant::is(Mutant::UnseenHoldsUp) && !sees_all())
+        || (mutant::is(Mutant::UnreadableHoldsUp) && !reads_all())
 }
 
 /// True where no step is to be written for it, whatever becomes of the others.

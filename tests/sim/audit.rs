@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::declared::{Belief, Declaration, Declared, declared};
 use super::fault::Call;
+use super::isolation::{self, Isolation};
 use super::machine::{Machine, Nature, Unit};
 use super::mark::Mark;
 use super::proxy::places;
@@ -69,6 +70,7 @@ pub struct Audit {
     written: BTreeSet<BalancerName>,
     /// Whose each route was last.
     owners: BTreeMap<(BalancerName, RouteKey), AppId>,
+    isolation: Isolation,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -202,6 +204,27 @@ impl Audit {
             }
         }
         self.look_at_routes(world);
+    }
+
+    /// S11, from time to time.
+    pub fn look_for_held_up(&mut self, world: &mut World) {
+        if !self.violations.is_empty() {
+            return;
+        }
+        let mut isolation = std::mem::take(&mut self.isolation);
+        let held_up = isolation.look(world, self.settled_on(world), self.disturbed_at);
+        self.isolation = isolation;
+        if let Some(message) = held_up {
+            self.violate(world, "S11", message);
+        }
+    }
+
+    /// S11, where nothing went wrong, and nothing happens any more.
+    pub fn look_at_rest(&mut self, world: &mut World) {
+        let held_up = self.settled_on(world).and_then(|all| isolation::at_rest(world, all));
+        if let Some(message) = held_up {
+            self.violate(world, "S11", message);
+        }
     }
 
     /// S2.

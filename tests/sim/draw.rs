@@ -28,7 +28,18 @@ fn together(rng: &mut StdRng, like: &Outcome) -> Vec<Fault> {
         0 => What::PersonStops { nth },
         _ => What::PersonRemoves { nth },
     };
-    match rng.random_range(0..4) {
+    match rng.random_range(0..5) {
+        // A part of the world is away for long: the others wait for nothing.
+        4 => {
+            let (host, millis) = (rng.random_range(0..3), rng.random_range(200_000..400_000));
+            let what = match rng.random_range(0..4) {
+                0 => What::HostDown { host, millis },
+                1 => What::EngineDown { host, millis },
+                2 => What::HostFull { host, millis },
+                _ => What::BalancerFrozen { balancer: rng.random_range(0..2), millis },
+            };
+            vec![Fault { when: begin_of_step(rng, like), what }]
+        }
         // An engine that is slow for a while: what it tells comes when more was done.
         3 => {
             let count = like.calls.get(&Call::Inspect).copied().unwrap_or(0);

@@ -3,7 +3,7 @@
 //!
 //! `world` is the one state and its agenda; `machine` and `balancer` are what hosts and HAProxies
 //! do by themselves; `engine`, `proxy`, `remote` and `store` are the seams, as the real adapters
-//! are to the controller; `fault` is what may go wrong, `audit` the promises; `walk` draws
+//! are to the controller; `fault` is what may go wrong, `audit` the promises (`isolation` one of them); `walk` draws
 //! manifests and `draw` faults; `run` puts them together.
 #![allow(dead_code, unused_imports, reason = "the tests and the program each use a part of it")]
 
@@ -17,6 +17,7 @@ pub mod declared;
 pub mod draw;
 pub mod engine;
 pub mod fault;
+pub mod isolation;
 pub mod kept;
 pub mod life;
 pub mod machine;

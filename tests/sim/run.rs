@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-use super::audit::Violation;
+use super::audit::{Audit, Violation};
 use super::balancer::Haproxy;
 use super::fault::{Call, Fault, Gate, What, When};
 use super::life::keep_alive;
@@ -20,7 +20,7 @@ use super::mark::Mark;
 use super::remote::Commit;
 use super::state::State;
 use super::walk::{BALANCERS, Fleet, HOSTS};
-use super::world::Sim;
+use super::world::{Sim, World};
 
 /// How long a step of a walk may take before the next is declared all the same.
 const STEP: Duration = Duration::from_secs(150);
@@ -119,6 +119,7 @@ impl<'a> Run<'a> {
         tokio::spawn(self.sim.clone().keep_time());
         let (sim, current) = (self.sim.clone(), self.controller.clone());
         tokio::spawn(keep_alive(sim, self.script.seed, current));
+        tokio::spawn(look_for_held_up(self.sim.clone()));
         for step in 0..self.script.walk.len() {
             self.push(step);
             let is_last = step + 1 == self.script.walk.len();
@@ -133,6 +134,9 @@ impl<'a> Run<'a> {
                 }
                 (None, false) => self.settle(step, STEP).await,
             };
+            if reached.is_some() && self.like.is_none() {
+                with_audit(&self.sim, Audit::look_at_rest);
+            }
             if self.is_broken() {
                 return;
             }
@@ -155,16 +159,14 @@ impl<'a> Run<'a> {
 
     fn push(&self, step: usize) {
         let files = self.script.walk[step].files(step);
+        let id = files.commit.clone();
         self.sim.with(|world| {
-            let id = files.commit.clone();
             let parent = world.remote.tip.clone();
             world.tell(|| format!("step {step} is pushed as {}", id.short()));
             world.remote.commits.insert(id.clone(), Commit { parent, files, step });
             world.remote.tip = Some(id.clone());
-            let mut audit = std::mem::take(&mut world.audit);
-            audit.declare(world, &id);
-            world.audit = audit;
         });
+        with_audit(&self.sim, |audit, world| audit.declare(world, &id));
     }
 
     /// Faults that come at a time, and those that last.
@@ -395,8 +397,24 @@ impl Script {
     }
 }
 
+fn with_audit(sim: &Sim, act: impl FnOnce(&mut Audit, &mut World)) {
+    sim.with(|world| {
+        let mut audit = std::mem::take(&mut world.audit);
+        act(&mut audit, world);
+        world.audit = audit;
+    });
+}
+
+/// S11, once a second.
+async fn look_for_held_up(sim: Sim) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        with_audit(&sim, Audit::look_for_held_up);
+    }
+}
+
 /// How many calls changed hosts and balancers.
-fn effects(world: &super::world::World) -> u32 {
+fn effects(world: &World) -> u32 {
     let calls = [
         Call::Create,
         Call::Start,
@@ -410,7 +428,7 @@ fn effects(world: &super::world::World) -> u32 {
 }
 
 /// Containers of others, some of which look like ours.
-fn strangers(world: &mut super::world::World) {
+fn strangers(world: &mut World) {
     let alpha: HostName = HOSTS[0].parse().expect("a name");
     let beta: HostName = HOSTS[1].parse().expect("a name");
     world.place_foreign(&alpha, "postgres", BTreeMap::new(), Some(20001));
