@@ -44,10 +44,17 @@ const BETWEEN_LOOKS_AT_ENDS: Duration = Duration::from_millis(20);
 /// again, passes a check of every 50 ms now and then.
 const SETTLED: Span = Span::from_secs(3);
 
-/// How long a server that came up is looked at before it counts. HAProxy calls it up after one
-/// check that passed, and what ends right after its start passes one now and then. Engines tell
-/// an end some tens of milliseconds late. The first of a revision shows it for the others.
+/// How long a server that came up is looked at before it counts, and how often at least. HAProxy
+/// calls it up after one check that passed and makes the next an interval later, and what ends
+/// right after its start passes one now and then. Engines tell an end some tens of milliseconds
+/// late, and later on a machine that is busy or stood still for a moment: time alone shows
+/// nothing there, answers of the engine do. The first of a revision shows it for the others.
 const PROVEN: Duration = Duration::from_millis(100);
+const PROVING_LOOKS: u32 = 6;
+const PROVING_PAUSE: Duration = Duration::from_millis(16);
+
+/// How long that may go on after the deadline.
+const PROVING_AT_MOST: Duration = Duration::from_millis(500);
 
 /// How often a container is looked at behind a server that isn't up. Engines (Docker 20.10 is
 /// one) don't note every kill at the memory limit: only who sees several ends learns of it.
@@ -80,6 +87,8 @@ enum Look {
     Done,
     /// Not yet, and what it looks like now.
     NotYet(String),
+    /// It looks well, for too short a time: it is looked again soon.
+    Proving(String),
     /// It never will, and that isn't the revision's fault: it was stopped or removed, by somebody
     /// or with its engine.
     Stopped(String),
@@ -152,16 +161,19 @@ impl Waiter<'_> {
         let behind = (&backend.app, server, revision);
         let look = || async {
             let check = proxy.server(backend, server).await?.map(|server| server.check);
-            let lasted = lock(&steady).is_proven(check == Some(CheckState::Up));
+            if check != Some(CheckState::Up) {
+                lock(&steady).up = None;
+            }
             let why = match check {
-                Some(CheckState::Up) if lasted || self.executor.proven.knows(revision) => {
+                Some(CheckState::Up) => {
                     let look = self.lasts(behind, &steady).await?;
-                    if let Look::Done = look {
-                        self.executor.proven.learn(revision);
+                    let Look::Done = look else { return Ok(look) };
+                    if !lock(&steady).is_proven() && !self.executor.proven.knows(revision) {
+                        return Ok(Look::Proving("it came up just now".into()));
                     }
-                    return Ok(look);
+                    self.executor.proven.learn(revision);
+                    return Ok(Look::Done);
                 }
-                Some(CheckState::Up) => "it came up just now",
                 Some(CheckState::Unknown) => "it isn't checked yet",
                 Some(CheckState::Down) => "its health check fails",
                 None => "HAProxy doesn't know it",
@@ -176,7 +188,7 @@ impl Waiter<'_> {
         let mut result = self.look_until(look).await?;
         // HAProxy may have answered nobody until now: what came up in time has its moment.
         if result.is_err() && lock(&steady).up.is_some() {
-            let deadline = Instant::now() + 2 * PROVEN;
+            let deadline = Instant::now() + PROVING_AT_MOST;
             let patience = Patience { deadline, ..self.patience };
             result = Waiter { executor: self.executor, patience }.look_until(look).await?;
         }
@@ -208,7 +220,7 @@ impl Waiter<'_> {
             None => Err(Failure::Stopped(format!("the container of {server} is gone"))),
             Some(container) => match look_at(&container, &mut lock(steady)) {
                 Look::Stopped(why) => Err(Failure::Stopped(why)),
-                Look::Done | Look::NotYet(_) => Ok(()),
+                Look::Done | Look::NotYet(_) | Look::Proving(_) => Ok(()),
             },
         }
     }
@@ -272,7 +284,7 @@ impl Waiter<'_> {
             (_, None) => return Err(gone("its container is gone").into()),
             (_, Some(container)) => match look_at(&container, &mut lock(steady)) {
                 Look::Done => "its health check fails".into(),
-                Look::NotYet(why) => why,
+                Look::NotYet(why) | Look::Proving(why) => why,
                 Look::Stopped(why) => return Ok(Look::Stopped(why)),
             },
         };
@@ -338,7 +350,9 @@ impl Waiter<'_> {
                     format!("; its container was restarted {} times", container.restarts)
                 }
                 Look::Done => String::new(),
-                Look::NotYet(why) | Look::Stopped(why) => format!("; its container: {why}"),
+                Look::NotYet(why) | Look::Proving(why) | Look::Stopped(why) => {
+                    format!("; its container: {why}")
+                }
             },
             Ok(Some(None)) => "; its container is gone".into(),
             Ok(None) | Err(_) => String::new(),
@@ -392,10 +406,15 @@ impl Waiter<'_> {
     {
         let begun = Instant::now();
         loop {
+            let mut pause = pause_after(begun.elapsed());
             let last = match self.unless_cancelled(look()).await {
                 Ok(Look::Done) => return Ok(Ok(())),
                 Ok(Look::Stopped(why)) => return Err(Failure::Stopped(why)),
                 Ok(Look::NotYet(why)) => why,
+                Ok(Look::Proving(why)) => {
+                    pause = PROVING_PAUSE;
+                    why
+                }
                 Err(failure) if failure.may_pass() => {
                     if Instant::now() >= self.patience.deadline {
                         return Err(failure);
@@ -407,7 +426,6 @@ impl Waiter<'_> {
             if Instant::now() >= self.patience.deadline {
                 return Ok(Err(last));
             }
-            let pause = pause_after(begun.elapsed());
             let next = (Instant::now() + pause).min(self.patience.deadline);
             self.unless_cancelled(async {
                 tokio::time::sleep_until(next).await;
@@ -489,8 +507,8 @@ struct Steady {
     out_of_memory: bool,
     looked: Option<Instant>,
     restarts_at_first: Option<u32>,
-    /// Since when HAProxy finds it up without interruption, as far as was seen.
-    up: Option<Instant>,
+    /// Since when HAProxy finds it up without interruption, and how often that was seen.
+    up: Option<(Instant, u32)>,
 }
 
 /// The container behind a server: its app, the server, its revision.
@@ -509,14 +527,11 @@ impl Steady {
         }
     }
 
-    /// True where it has been up for a moment by now.
-    fn is_proven(&mut self, up: bool) -> bool {
-        if !up {
-            self.up = None;
-            return false;
-        }
-        let now = Instant::now();
-        *self.up.get_or_insert(now) + PROVEN <= now
+    /// It is up, and its container runs: true where that was so for a moment by now.
+    fn is_proven(&mut self) -> bool {
+        let (since, looks) = self.up.get_or_insert((Instant::now(), 0));
+        *looks += 1;
+        *looks >= PROVING_LOOKS && since.elapsed() >= PROVEN
     }
 
     /// True where it ended since it was looked at first.
@@ -644,12 +659,31 @@ mod tests {
         let mut steady = Steady::default();
         let mut words = |code, noted| match look_at(&restarting(code, noted), &mut steady) {
             Look::NotYet(why) => why,
-            Look::Done | Look::Stopped(_) => panic!("it is restarted"),
+            Look::Done | Look::Proving(_) | Look::Stopped(_) => panic!("it is restarted"),
         };
         assert!(words(137, false).starts_with("it exited with 137"));
         assert!(words(137, true).starts_with("it was killed at its memory limit"));
         assert!(words(137, false).starts_with("it was killed at its memory limit"));
         assert!(words(1, false).starts_with("it exited with 1,"));
+    }
+
+    /// A machine that stood still for a while shows what was so before it did.
+    #[tokio::test(start_paused = true)]
+    async fn time_alone_proves_nothing() {
+        let mut steady = Steady::default();
+        assert!(!steady.is_proven());
+        tokio::time::advance(10 * PROVEN).await;
+        for look in 2..PROVING_LOOKS {
+            assert!(!steady.is_proven(), "at look {look}");
+        }
+        assert!(steady.is_proven());
+
+        let mut steady = Steady::default();
+        for _ in 0..2 * PROVING_LOOKS {
+            assert!(!steady.is_proven(), "no time has passed");
+        }
+        tokio::time::advance(PROVEN).await;
+        assert!(steady.is_proven());
     }
 
     #[test]
