@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::docker::Engine;
 use crate::model::{
-    AppId, BackendName, CheckState, Container, ContainerState, Ended, EngineHealth, Revision,
-    RuntimeServer, ServerName, Span, UrlPath, container_name,
+    AppId, BackendName, Birth, CheckState, Container, ContainerState, Ended, EngineHealth,
+    Revision, RuntimeServer, ServerName, Span, UrlPath, container_name,
 };
 use crate::plan::{Need, Probe};
 use crate::proxy::{Proxy, ProxyError, probe};
@@ -53,8 +53,11 @@ const PROVEN: Duration = Duration::from_millis(100);
 const PROVING_LOOKS: u32 = 6;
 const PROVING_PAUSE: Duration = Duration::from_millis(16);
 
-/// How long that may go on after the deadline.
-const PROVING_AT_MOST: Duration = Duration::from_millis(500);
+/// Two answers of an engine that takes long for each prove as much when they are so far apart.
+const PROVEN_SLOWLY: Duration = Duration::from_secs(1);
+
+/// How long that may go on after the deadline: two answers of an engine that is slow.
+const PROVING_AT_MOST: Duration = Duration::from_secs(5);
 
 /// How often a container is looked at behind a server that isn't up. Engines (Docker 20.10 is
 /// one) don't note every kill at the memory limit: only who sees several ends learns of it.
@@ -213,7 +216,7 @@ impl Waiter<'_> {
             let (doing, answer) = (format!("wait for {server}"), "No such server.".into());
             return Err(ProxyError::Refused { doing, answer }.into());
         }
-        if !self.executor.engines.contains_key(&server.host) {
+        if !self.knows_engine_of(server) {
             return Ok(());
         }
         match self.container(behind).await? {
@@ -263,13 +266,14 @@ impl Waiter<'_> {
                 Some(container) if need.standing && check == CheckState::Up && container.runs() => {
                     return Ok(Look::Done);
                 }
-                None if self.executor.engines.contains_key(&server.host) => {
-                    return Err(gone("its container is gone").into());
-                }
                 container => container,
             },
             None => self.container(behind).await?,
         };
+        // Somebody removed it: that isn't the revision's fault.
+        if container.is_none() && self.knows_engine_of(server) {
+            return Err(gone("its container is gone").into());
+        }
         let why = match (check, container) {
             (CheckState::Up, None) => return Ok(Look::Done),
             (_, Some(container)) if lock(steady).was_restarted(&container) => {
@@ -280,8 +284,7 @@ impl Waiter<'_> {
                 Look::NotYet(why) if !container.runs() => why,
                 look => return Ok(look),
             },
-            // Somebody removed it: that isn't the revision's fault.
-            (_, None) => return Err(gone("its container is gone").into()),
+            (_, None) => return Err(gone("its health check fails").into()),
             (_, Some(container)) => match look_at(&container, &mut lock(steady)) {
                 Look::Done => "its health check fails".into(),
                 Look::NotYet(why) | Look::Proving(why) => why,
@@ -292,11 +295,26 @@ impl Waiter<'_> {
         Err(didnt_stay_up(backend, need, &why, &self.behind(behind, steady, Duration::ZERO).await))
     }
 
-    /// The container behind a server; none where its engine isn't known here, where it is gone,
-    /// or where a person renamed it: then HAProxy's word has to do.
+    /// The container behind a server; none where it is gone, or where its engine isn't known here:
+    /// then HAProxy's word has to do. Under whatever name a person gave it, its labels tell it.
     async fn container(&self, behind: Behind<'_>) -> Result<Option<Container>, Failure> {
-        let (_, server, _) = behind;
-        self.inspect(server, &self.name_of(behind)).await
+        let (app, server, revision) = behind;
+        let found = self.inspect(server, &self.name_of(behind)).await?;
+        let Some(engine) = self.executor.engines.get(&server.host) else { return Ok(None) };
+        if found.is_some() {
+            return Ok(found);
+        }
+        let all = engine.observe(&self.executor.owner).await?.containers;
+        let is_it = |birth: &Birth| {
+            birth.app == *app && birth.revision == revision && birth.slot == server.slot
+        };
+        let found = all.into_iter().find(|container| is_it(&container.birth));
+        Ok(found.map(Arc::unwrap_or_clone))
+    }
+
+    /// Its engine is known here: where it has no container, there is none.
+    fn knows_engine_of(&self, server: &ServerName) -> bool {
+        self.executor.engines.contains_key(&server.host)
     }
 
     /// A container on the host of a server, by id or name; none where its engine isn't known here.
@@ -315,8 +333,14 @@ impl Waiter<'_> {
 
     /// As [`lasts`], of the container behind a server that is up.
     async fn lasts(&self, behind: Behind<'_>, steady: &Mutex<Steady>) -> Result<Look, Failure> {
-        let container = self.container(behind).await?;
-        Ok(container.map_or(Look::Done, |container| lasts(&container, steady)))
+        let (_, server, _) = behind;
+        Ok(match self.container(behind).await? {
+            Some(container) => lasts(&container, steady),
+            None if self.knows_engine_of(server) => {
+                Look::Stopped(format!("the container of {server} is gone"))
+            }
+            None => Look::Done,
+        })
     }
 
     /// What the engine says of the container behind a server that isn't up: one that ends again
@@ -531,7 +555,8 @@ impl Steady {
     fn is_proven(&mut self) -> bool {
         let (since, looks) = self.up.get_or_insert((Instant::now(), 0));
         *looks += 1;
-        *looks >= PROVING_LOOKS && since.elapsed() >= PROVEN
+        let (looks, lasted) = (*looks, since.elapsed());
+        (looks >= PROVING_LOOKS && lasted >= PROVEN) || (looks >= 2 && lasted >= PROVEN_SLOWLY)
     }
 
     /// True where it ended since it was looked at first.
@@ -672,7 +697,7 @@ mod tests {
     async fn time_alone_proves_nothing() {
         let mut steady = Steady::default();
         assert!(!steady.is_proven());
-        tokio::time::advance(10 * PROVEN).await;
+        tokio::time::advance(5 * PROVEN).await;
         for look in 2..PROVING_LOOKS {
             assert!(!steady.is_proven(), "at look {look}");
         }
@@ -684,6 +709,11 @@ mod tests {
         }
         tokio::time::advance(PROVEN).await;
         assert!(steady.is_proven());
+
+        let mut steady = Steady::default();
+        assert!(!steady.is_proven());
+        tokio::time::advance(PROVEN_SLOWLY).await;
+        assert!(steady.is_proven(), "its engine is slow");
     }
 
     #[test]
