@@ -3,7 +3,7 @@
 //! built on the hosts, by its id there. A registry that is slow holds up only the apps that
 //! wait for it: questions go on in the background.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +51,9 @@ struct Failed {
     reason: String,
     tries: u32,
     next: Instant,
+    /// The hosts that could be seen then, and since then at each look: one that comes in addition
+    /// may know more.
+    seen: BTreeSet<HostName>,
 }
 
 impl Controller {
@@ -66,10 +69,10 @@ impl Controller {
         let apps = knowledge.open_apps();
         let labelled = labelled(&apps, observed);
         for app in apps {
-            let (id, image) = (&app.id, &app.template.image);
-            if let Some(pin) = certain(image).or_else(|| labelled.get(id).cloned()) {
+            let id = &app.id;
+            if let Some(pin) = certain(&app.template.image).or_else(|| labelled.get(id).cloned()) {
                 knowledge.resolve(id, Ok(pin));
-            } else if let Some(reason) = self.failed_lately(id, image) {
+            } else if let Some(reason) = self.failed_lately(&app, observed) {
                 knowledge.resolve(id, Err(reason));
             } else {
                 let answer = self.ask(&app, observed, observer);
@@ -87,7 +90,7 @@ impl Controller {
                     continue;
                 }
             };
-            self.note_resolution(&app, &answer);
+            self.note_resolution(&app, observed, &answer);
             knowledge.resolve(&app.id, answer);
         }
     }
@@ -108,8 +111,7 @@ impl Controller {
         if let Some(asked) = resolutions.asked.get(&app.id).filter(|asked| asked.image == image) {
             return asked.answer.clone();
         }
-        let seen = app.placement.keys().filter(|host| observed.host(host).is_some());
-        let hosts: Vec<(HostName, Arc<dyn Engine>)> = seen
+        let hosts: Vec<(HostName, Arc<dyn Engine>)> = seen_hosts(app, observed)
             .filter_map(|host| Some((host.clone(), observer.engines.get(host)?.clone())))
             .collect();
         let (places, wake) = (resolutions.places.clone(), self.wake.clone());
@@ -128,13 +130,16 @@ impl Controller {
         answer
     }
 
-    fn failed_lately(&self, app: &AppId, image: &ImageRef) -> Option<String> {
-        let resolutions = self.resolutions();
-        let failed = resolutions.failed.get(app)?;
-        (failed.image == *image && Instant::now() < failed.next).then(|| failed.reason.clone())
+    fn failed_lately(&self, app: &App, observed: &Observed) -> Option<String> {
+        let mut resolutions = self.resolutions();
+        let failed = resolutions.failed.get_mut(&app.id)?;
+        let came = seen_hosts(app, observed).any(|host| !failed.seen.contains(host));
+        failed.seen.retain(|host| observed.host(host).is_some());
+        let waits = failed.image == app.template.image && Instant::now() < failed.next && !came;
+        waits.then(|| failed.reason.clone())
     }
 
-    fn note_resolution(&self, app: &App, answer: &Result<Pin, String>) {
+    fn note_resolution(&self, app: &App, observed: &Observed, answer: &Result<Pin, String>) {
         let unit = self.parts.randomness.unit();
         let mut resolutions = self.resolutions();
         resolutions.asked.remove(&app.id);
@@ -147,10 +152,17 @@ impl Controller {
                 let pause = Duration::from_secs(2).saturating_mul(1 << tries.min(7));
                 let next = Instant::now() + pause.mul_f64(0.8 + 0.4 * unit);
                 let reason = reason.clone();
-                resolutions.failed.insert(app.id.clone(), Failed { image, reason, tries, next });
+                let seen = seen_hosts(app, observed).cloned().collect();
+                let failed = Failed { image, reason, tries, next, seen };
+                resolutions.failed.insert(app.id.clone(), failed);
             }
         }
     }
+}
+
+/// The hosts of an app that can be seen.
+fn seen_hosts<'a>(app: &'a App, observed: &Observed) -> impl Iterator<Item = &'a HostName> {
+    app.placement.keys().filter(|host| observed.host(host).is_some())
 }
 
 /// A reference with a digest needs nobody's word.
