@@ -400,8 +400,8 @@ pub(super) fn route_changes(
         if wanted.contains(key) {
             continue;
         }
-        // An app that declares it takes it over.
-        if fleet.index.heir(balancer, key).is_none_or(|heir| heir == app) {
+        // An app that declares it takes it over, and what can't be read may be such an app.
+        if fleet.index.heir(balancer, key).is_none() && fleet.unread.is_none() {
             changes.insert(key.clone(), None);
         }
     }

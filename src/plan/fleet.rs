@@ -9,9 +9,9 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::model::{
-    AdminState, App, AppId, Backend, BackendName, BalancerName, CheckState, Host, HostName, Pin,
-    Placed, ProxyConfig, ProxyFile, ProxyProcess, ProxyRuntime, ProxyStructure, Revision, RouteKey,
-    RuntimeServer, Server, ServerName, Sha256,
+    AdminState, App, AppId, Backend, BackendName, BalancerName, CheckState, Host, HostName,
+    Location, Pin, Placed, ProxyConfig, ProxyFile, ProxyProcess, ProxyRuntime, ProxyStructure,
+    Revision, RouteKey, RuntimeServer, Server, ServerName, Sha256,
 };
 
 use super::Input;
@@ -25,6 +25,8 @@ pub(super) struct Fleet<'a> {
     pub index: &'a Index,
     /// Declared balancers that were seen.
     pub balancers: BTreeMap<&'a BalancerName, Proxied<'a>>,
+    /// The first place that can't be read and may declare what nothing else does.
+    pub unread: Option<&'a Location>,
     /// All hosts, where so many apps are planned that to gather them pays.
     hosts: Option<Hosts<'a>>,
 }
@@ -111,7 +113,8 @@ impl<'a> Fleet<'a> {
                 balancers.insert(name, Proxied::new(&state.file, &state.process, written));
             }
         }
-        let mut fleet = Self { input: *input, index, balancers, hosts: None };
+        let unread = unread(input, index);
+        let mut fleet = Self { input: *input, index, balancers, unread, hosts: None };
         if many {
             let (desired, known) = (input.desired, input.known);
             let names = desired.hosts.keys().chain(known.departed_hosts.keys());
@@ -359,6 +362,21 @@ impl<'a> Seats<'a> {
 
 fn port(address: &SocketAddr) -> u16 {
     address.port()
+}
+
+/// A document that doesn't tell its app, or an app to which no route leads yet, as one that takes
+/// the routes of another. One that has its routes, or is known to need none, keeps what it has.
+fn unread<'a>(input: &Input<'a>, index: &Index) -> Option<&'a Location> {
+    let desired = input.desired;
+    let is_led_to = |app: &AppId| {
+        desired.balancers.keys().any(|name| index.routes_to(name, app).next().is_some())
+    };
+    let needs_none =
+        |app: &AppId| input.known.fallbacks.get(app).is_some_and(|then| then.app.routes.is_empty());
+    let may_claim = |app: &AppId| !needs_none(app) && !is_led_to(app);
+    let mut blocked = desired.blocked.iter().filter(|(app, _)| may_claim(app)).map(|(_, why)| why);
+    let first = desired.unreadable.first().or_else(|| blocked.next());
+    first.map(|why| &why.location)
 }
 
 impl<'a> Proxied<'a> {

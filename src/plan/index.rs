@@ -260,7 +260,7 @@ impl Index {
         if !hosts.is_empty() {
             touched.extend(apps_at(&hosts, desired, observed));
         }
-        if !hosts.is_empty() || seen.unreadable != desired.unreadable {
+        if !hosts.is_empty() {
             touched.extend(undeclared(self, desired, observed));
         }
         for (name, view) in &observed.balancers {
@@ -269,7 +269,22 @@ impl Index {
                 self.take_balancer(name, old, new, &mut touched);
             }
         }
+        // What nothing declares that can be read may be declared by what can't.
+        let is_blocked = |app: &AppId| desired.blocked.contains_key(app);
+        let unread = seen.unreadable != desired.unreadable || seen.blocked != desired.blocked;
+        if unread || touched.iter().any(is_blocked) {
+            touched.extend(undeclared(self, desired, observed));
+            touched.extend(self.unclaimed());
+        }
         touched
+    }
+
+    /// The apps with a route that no manifest declares.
+    fn unclaimed(&self) -> BTreeSet<AppId> {
+        let all = self.balancers.iter().flat_map(|(name, facts)| {
+            facts.routes().iter().filter(|(_, key)| self.heir(name, key).is_none())
+        });
+        all.map(|(app, _)| app.clone()).collect()
     }
 
     fn take_declarations(

@@ -12,6 +12,7 @@ use crate::model::{
 use crate::mutant::{self, Mutant};
 
 use super::fleet::{Fleet, Found, HostFacts, Seat, Seats};
+use super::takeover::{self, Unclaimed};
 use super::{BlockedApp, Input, WaitCause, Waiting};
 
 /// What an app needs, and what it waits for.
@@ -86,6 +87,11 @@ pub(super) fn declared<'a>(
         return Survey::Waiting(failing_check(app, why));
     }
     let mut waiting = Vec::new();
+    match takeover::unclaimed(fleet, app) {
+        Some(Unclaimed { waiting, whole: true }) => return Survey::Waiting(waiting),
+        Some(Unclaimed { waiting: route, whole: false }) => waiting.push(route),
+        None => {}
+    }
     let target = match target(input, app, pin) {
         Ok((target, held)) => {
             waiting.extend(held);
@@ -161,17 +167,8 @@ pub(super) fn departed<'a>(
     found: Found<'a>,
 ) -> Survey<'a> {
     let Found { declared, pin: _, containers, seats } = found;
-    if let Some(file) = input.desired.unreadable.first() {
-        let location = file.location.clone();
-        return Survey::Waiting(Waiting {
-            app: app.clone(),
-            reason: format!(
-                "no manifest declares it, but {}:{} can't be read and may: nothing of it is removed",
-                location.file, location.line
-            ),
-            cause: WaitCause::Unreadable { location },
-            approval: None,
-        });
+    if let Some(waiting) = takeover::undeclared(fleet, app) {
+        return Survey::Waiting(waiting);
     }
     let mut hosts: BTreeMap<&HostName, HostWork> = BTreeMap::new();
     for (host, container) in containers {

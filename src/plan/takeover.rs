@@ -1,9 +1,9 @@
-//! Routes that pass from an app that isn't declared any more to one that is: an app that was
-//! renamed, or split. The old one serves until the new one has taken its routes.
+//! Routes that pass from one app to another: an app that was renamed, or split. The old one serves
+//! until the new one has taken its routes, and while what may take them can't be read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{AppId, BalancerName, RouteKey};
+use crate::model::{App, AppId, BalancerName, RouteKey};
 
 use super::draft::Draft;
 use super::fleet::Fleet;
@@ -55,6 +55,47 @@ fn waits(app: &AppId, key: &RouteKey, heir: &AppId) -> Waiting {
         cause: WaitCause::Takeover { by: heir.clone() },
         approval: None,
     }
+}
+
+/// A declared app that has a route which no manifest declares any more, while one that can't be read
+/// may.
+pub(super) struct Unclaimed {
+    pub waiting: Waiting,
+    /// What it is to have in place of what serves the route couldn't serve it: all of it stays.
+    pub whole: bool,
+}
+
+/// The route stays until everything can be read.
+pub(super) fn unclaimed(fleet: &Fleet<'_>, app: &App) -> Option<Unclaimed> {
+    let location = fleet.unread?;
+    let mut unclaimed = fleet.balancers.keys().flat_map(|balancer| {
+        let routes = fleet.index.routes_to(balancer, &app.id);
+        let nobody_declares = |key: &&RouteKey| fleet.index.heir(balancer, key).is_none();
+        routes.filter(nobody_declares).map(move |key| (*balancer, key))
+    });
+    let goes_on = |balancer: &BalancerName| app.routes.iter().any(|r| r.balancer == *balancer);
+    let first = unclaimed.next()?;
+    let lost = std::iter::once(first).chain(unclaimed).find(|(balancer, _)| !goes_on(balancer));
+    let (_, key) = lost.unwrap_or(first);
+    let what = if lost.is_some() { "it serves on as it is" } else { "a route of it stays" };
+    let reason = format!(
+        "{what}: no manifest declares {key} any more, but {}:{} can't be read and may",
+        location.file, location.line
+    );
+    let cause = WaitCause::Unreadable { location: location.clone() };
+    let waiting = Waiting { app: app.id.clone(), reason, cause, approval: None };
+    Some(Unclaimed { waiting, whole: lost.is_some() })
+}
+
+/// An app that no manifest declares any more, while one that can't be read may.
+pub(super) fn undeclared(fleet: &Fleet<'_>, app: &AppId) -> Option<Waiting> {
+    let location = fleet.unread?;
+    let reason = format!(
+        "no manifest declares it, but {}:{} can't be read and may: nothing of it is removed",
+        location.file, location.line
+    );
+    let cause = WaitCause::Unreadable { location: location.clone() };
+    Some(Waiting { app: app.clone(), reason, cause, approval: None })
 }
 
 /// Lets what an app has taken out of a balancer wait until its routes there are taken by others.
