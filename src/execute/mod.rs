@@ -2,6 +2,7 @@
 //! hosts, with a limit for each host. Nothing is decided here: a choice that depends on the
 //! situation belongs in the plan. A step that fails ends what waits for it, and nothing else.
 
+mod board;
 mod effect;
 mod failure;
 mod wait;
@@ -21,11 +22,14 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Randomness;
 use crate::docker::Engine;
 use crate::failpoint::{self, Side};
-use crate::model::{BalancerName, HostName, Kind, Metadata, Object, Owner, Revision, SecretName};
+use crate::model::{
+    AppId, BalancerName, HostName, Kind, Metadata, Object, Owner, Revision, SecretName,
+};
 use crate::mutant::{self, Mutant};
-use crate::plan::{Action, Place, Plan, Step, StepId, StepOutcome, StepResult};
+use crate::plan::{Place, Plan, Step, StepId, StepOutcome, StepResult};
 use crate::proxy::Proxy;
 use crate::store::{Change, Store};
+use board::Board;
 
 pub use failure::Failure;
 
@@ -102,6 +106,12 @@ pub trait Watcher: Send + Sync {
 
     fn started(&self, step: &Step);
     fn finished(&self, step: &Step, outcome: &StepOutcome, failure: Option<&Failure>);
+
+    /// No step of that app runs or will, whatever the others still do. `failed`: one of them
+    /// failed, or waited for one that did.
+    fn over(&self, app: &AppId, failed: bool) {
+        let _ = (app, failed);
+    }
 }
 
 impl Executor {
@@ -122,7 +132,9 @@ impl Executor {
                 }
             }
             let Some((step, outcome)) = running.next().await else { break };
-            board.finish(step, outcome);
+            for (app, failed) in board.finish(step, outcome) {
+                watcher.over(app, failed);
+            }
         }
         board.outcomes()
     }
@@ -273,63 +285,5 @@ fn trace(step: &Step, outcome: &StepOutcome) {
             );
         }
         _ => tracing::info!(step = id, app, place, kind, revision, seconds, "{}", step.summary),
-    }
-}
-
-/// Which steps are done, which can begin, which never will.
-struct Board<'p> {
-    plan: &'p Plan,
-    waits: BTreeMap<&'p StepId, usize>,
-    followers: BTreeMap<&'p StepId, Vec<&'p Step>>,
-    ready: Vec<&'p Step>,
-    outcomes: BTreeMap<StepId, StepOutcome>,
-}
-
-impl<'p> Board<'p> {
-    fn new(plan: &'p Plan) -> Self {
-        let known: BTreeSet<&StepId> = plan.steps.iter().map(|step| &step.id).collect();
-        let mut followers: BTreeMap<&StepId, Vec<&Step>> = BTreeMap::new();
-        let mut waits = BTreeMap::new();
-        for step in &plan.steps {
-            let at_once =
-                matches!(step.action, Action::Stop { .. }) && mutant::is(Mutant::StopAtOnce);
-            let before = step.after.iter().filter(|id| known.contains(id) && !at_once);
-            waits.insert(&step.id, before.clone().count());
-            before.for_each(|id| followers.entry(id).or_default().push(step));
-        }
-        let ready = plan.steps.iter().filter(|step| waits.get(&step.id) == Some(&0)).collect();
-        Self { plan, waits, followers, ready, outcomes: BTreeMap::new() }
-    }
-
-    fn take_ready(&mut self) -> Vec<&'p Step> {
-        std::mem::take(&mut self.ready)
-    }
-
-    fn finish(&mut self, step: &Step, outcome: StepOutcome) {
-        let done = outcome.result == StepResult::Done;
-        self.outcomes.insert(step.id.clone(), outcome);
-        if !done {
-            return;
-        }
-        for follower in self.followers.get(&step.id).into_iter().flatten() {
-            if let Some(waits) = self.waits.get_mut(&follower.id) {
-                *waits -= 1;
-                if *waits == 0 {
-                    self.ready.push(follower);
-                }
-            }
-        }
-    }
-
-    /// In the order of the plan; what never began is skipped.
-    fn outcomes(mut self) -> Vec<StepOutcome> {
-        let skipped = |id: &StepId| StepOutcome {
-            id: id.clone(),
-            result: StepResult::Skipped,
-            seconds: 0.0,
-            error: None,
-        };
-        let steps = self.plan.steps.iter();
-        steps.map(|s| self.outcomes.remove(&s.id).unwrap_or_else(|| skipped(&s.id))).collect()
     }
 }

@@ -2,7 +2,7 @@
 //! remembered, what was done becomes events.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -23,12 +23,18 @@ const ROUNDS: usize = 20;
 /// Where progress goes.
 pub(super) type Reporter<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
+/// Who is told that nothing is left to do of an app, and whether something of it failed.
+pub(super) type Released<'a> = &'a (dyn Fn(&AppId, bool) + Send + Sync);
+
 /// Notes what happens while a plan is executed.
 struct Recorder<'a> {
     controller: &'a Controller,
     situation: &'a Situation,
     report: Reporter<'a>,
+    released: Released<'a>,
     failures: Mutex<Vec<(AppId, Failure)>>,
+    /// What failed couldn't be written down.
+    trouble: Mutex<Option<OperationError>>,
 }
 
 impl Watcher for Recorder<'_> {
@@ -71,14 +77,28 @@ impl Watcher for Recorder<'_> {
             _ => {}
         }
         if let (Some(app), Some(failure)) = (&step.app, failure) {
-            let mut failures =
-                self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            failures.push((app.clone(), failure.clone()));
+            locked(&self.failures).push((app.clone(), failure.clone()));
         }
+    }
+
+    fn over(&self, app: &AppId, failed: bool) {
+        let of_app = locked(&self.failures).extract_if(.., |(of, _)| of == app).collect();
+        self.learn(of_app);
+        (self.released)(app, failed);
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Recorder<'_> {
+    fn learn(&self, failures: Vec<(AppId, Failure)>) {
+        if let Err(error) = self.controller.learn(self.situation, failures) {
+            locked(&self.trouble).get_or_insert(error);
+        }
+    }
+
     /// The next look asks for what the step was about.
     fn stir(&self, host: &HostName, step: &Step, result: StepResult) {
         let sight = &self.controller.sight;
@@ -131,7 +151,7 @@ impl Controller {
         situation: &Situation,
         plan: &Plan,
         cancel: &CancellationToken,
-        report: Reporter<'_>,
+        (report, released): (Reporter<'_>, Released<'_>),
     ) -> Result<Vec<StepOutcome>, OperationError> {
         let executor = Executor {
             owner: situation.observer.owner.clone(),
@@ -144,12 +164,17 @@ impl Controller {
             proven: Proven::default(),
         };
         self.tell_damage(situation, plan);
-        let recorder = Recorder { controller: self, situation, report, failures: Mutex::default() };
+        let (failures, trouble) = (Mutex::default(), Mutex::default());
+        let recorder =
+            Recorder { controller: self, situation, report, released, failures, trouble };
         let outcomes = executor.execute(plan, cancel, &recorder).await;
-        let failures =
-            recorder.failures.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.learn(recorder.situation, failures)?;
-        Ok(outcomes)
+        // Of what was cancelled.
+        let left = std::mem::take(&mut *locked(&recorder.failures));
+        recorder.learn(left);
+        match recorder.trouble.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(outcomes),
+        }
     }
 
     /// Says which files of HAProxy are about to be written anew, and what was wrong with them:
@@ -255,7 +280,8 @@ impl Controller {
                     add_steps(&mut applied.plan, &situation.plan);
                 }
                 report(Progress::Planned { plan: Box::new(situation.plan.clone()) });
-                let done = self.execute(&situation, &situation.plan, cancel, report).await?;
+                let done =
+                    self.execute(&situation, &situation.plan, cancel, (report, &|_, _| {})).await?;
                 let progressed = done.iter().any(|step| step.result == StepResult::Done);
                 let failed = done.iter().any(|step| step.result == StepResult::Failed);
                 outcome.extend(done);
@@ -315,7 +341,8 @@ impl Controller {
         }
         self.take_up(&situation).await?;
         report(Progress::Planned { plan: Box::new(situation.plan.clone()) });
-        let outcome = self.execute(&situation, &situation.plan, cancel, report).await?;
+        let outcome =
+            self.execute(&situation, &situation.plan, cancel, (report, &|_, _| {})).await?;
         let after = self.look(&tip.commit, Vec::new(), options).await?;
         self.settle(&after)?;
         let diff = concluded(situation.diff(), &after);

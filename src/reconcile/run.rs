@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,7 @@ const LAST_STEPS: Duration = Duration::from_secs(8);
 /// Steps that are executed together, for the apps that they concern.
 struct Flight {
     cancel: CancellationToken,
+    /// Those of which something is left to do: who is done waits for nobody.
     apps: BTreeSet<AppId>,
     /// What was declared when it began.
     declared: BTreeMap<AppId, Option<Arc<App>>>,
@@ -45,6 +47,13 @@ struct Flight {
 struct Landing {
     number: u64,
     outcomes: Vec<StepOutcome>,
+}
+
+/// An app of which a flight has nothing left to do.
+struct Release {
+    flight: u64,
+    app: AppId,
+    failed: bool,
 }
 
 /// An app whose steps failed isn't tried again at once.
@@ -61,6 +70,9 @@ struct Loop {
     flights: BTreeMap<u64, Flight>,
     running: JoinSet<Landing>,
     next_flight: u64,
+    releases: mpsc::UnboundedReceiver<Release>,
+    /// Given to each flight.
+    releasing: mpsc::UnboundedSender<Release>,
     backoffs: BTreeMap<AppId, Backoff>,
     watchers: BTreeMap<HostName, (Arc<Host>, CancellationToken)>,
     poll: Poll,
@@ -82,11 +94,14 @@ impl Controller {
         let (source, state) = (self.parts.source.name(), self.state.display().to_string());
         tracing::info!(source, state, "the controller begins");
         self.tell_interrupted();
+        let (releasing, releases) = mpsc::unbounded_channel();
         let mut turning = Loop {
             controller: self.clone(),
             flights: BTreeMap::new(),
             running: JoinSet::new(),
             next_flight: 0,
+            releases,
+            releasing,
             backoffs: BTreeMap::new(),
             watchers: BTreeMap::new(),
             poll: Poll::new(self.options.interval),
@@ -321,9 +336,14 @@ impl Loop {
         };
         self.flights.insert(number, flight);
         let (controller, situation) = (self.controller.clone(), situation.clone());
+        let releasing = self.releasing.clone();
         self.running.spawn(async move {
             let _open = open;
-            let work = controller.execute(&situation, &plan, &cancel, &|_| {});
+            let released = |app: &AppId, failed: bool| {
+                // The loop has ended where nobody listens.
+                let _ = releasing.send(Release { flight: number, app: app.clone(), failed });
+            };
+            let work = controller.execute(&situation, &plan, &cancel, (&|_| {}, &released));
             // A panic in one app's work is that app's failure, and nobody else's.
             let outcomes = match AssertUnwindSafe(work).catch_unwind().await {
                 Ok(Ok(outcomes)) => outcomes,
@@ -358,6 +378,7 @@ impl Loop {
             biased;
             () = shutdown.cancelled() => return,
             Some(landed) = self.running.join_next() => self.land(landed.ok()),
+            Some(release) = self.releases.recv() => self.release(release),
             answer = answer_of(&mut self.fetching) => {
                 let before = self.tip.as_ref().map(|tip| tip.commit.clone());
                 self.fetched(answer);
@@ -374,27 +395,48 @@ impl Loop {
             self.fetch_soon();
         }
         tokio::time::sleep(COALESCE).await;
+        self.release_all();
         while let Some(landed) = self.running.try_join_next() {
             self.land(landed.ok());
         }
     }
 
     fn land(&mut self, landing: Option<Landing>) {
+        self.release_all();
         let Some(Landing { number, outcomes }) = landing else { return };
         let Some(flight) = self.flights.remove(&number) else { return };
         let broke = outcomes.iter().any(|outcome| outcome.result == StepResult::Failed);
         for app in flight.apps {
-            if !broke {
-                self.backoffs.remove(&app);
-                continue;
-            }
-            let Some(commit) = self.tip.as_ref().map(|tip| tip.commit.clone()) else { continue };
-            let failures = self.backoffs.get(&app).map_or(0, |backoff| backoff.failures + 1);
-            let pause = Duration::from_millis(500).saturating_mul(1 << failures.min(7));
-            let unit = self.controller.parts.randomness.unit();
-            let until = Instant::now() + pause.mul_f64(0.8 + 0.4 * unit);
-            self.backoffs.insert(app, Backoff { commit, failures, until });
+            self.conclude(app, broke);
         }
+    }
+
+    fn release_all(&mut self) {
+        while let Ok(release) = self.releases.try_recv() {
+            self.release(release);
+        }
+    }
+
+    fn release(&mut self, Release { flight, app, failed }: Release) {
+        let Some(flight) = self.flights.get_mut(&flight) else { return };
+        flight.declared.remove(&app);
+        if flight.apps.remove(&app) {
+            self.conclude(app, failed);
+        }
+    }
+
+    /// An app whose steps failed isn't planned at once.
+    fn conclude(&mut self, app: AppId, failed: bool) {
+        if !failed {
+            self.backoffs.remove(&app);
+            return;
+        }
+        let Some(commit) = self.tip.as_ref().map(|tip| tip.commit.clone()) else { return };
+        let failures = self.backoffs.get(&app).map_or(0, |backoff| backoff.failures + 1);
+        let pause = Duration::from_millis(500).saturating_mul(1 << failures.min(7));
+        let unit = self.controller.parts.randomness.unit();
+        let until = Instant::now() + pause.mul_f64(0.8 + 0.4 * unit);
+        self.backoffs.insert(app, Backoff { commit, failures, until });
     }
 
     /// Each host's events wake the loop; one that goes away is listened to again.
