@@ -339,15 +339,17 @@ impl Audit {
             return;
         }
         let replicas = declared.hosts.get(host).map_or(0, |(replicas, _)| *replicas);
-        let as_declared = |unit: &&Unit| {
+        let is_declared = |unit: &&Unit| {
             let birth = unit.birth.as_ref();
-            unit.answers
-                && birth
-                    .is_some_and(|b| b.app == declared.app.id && b.revision == declared.revision)
+            birth.is_some_and(|b| b.app == declared.app.id && b.revision == declared.revision)
         };
-        let units = world.machines[host].units.values();
+        // Of one without a port and a check nobody can tell more than that it runs.
+        let is_told = |unit: &&Unit| unit.port.is_some() || unit.checked_every.is_some();
+        let is_well = |unit: &&Unit| unit.answers || (unit.runs() && !is_told(unit));
+        let units = world.machines[host].units.values().filter(is_declared);
         let blind = self.is_blind(world) || world.machines[host].is_unheard(world.now());
-        if !blind && as_declared(&unit) && units.filter(as_declared).count() as u32 <= replicas {
+        let is_as_declared = unit.answers && is_declared(&unit);
+        if !blind && is_as_declared && units.filter(is_well).count() as u32 <= replicas {
             let message = format!("{name} on {host} is {how}, and is as declared");
             self.violate(world, "S8", message);
         }

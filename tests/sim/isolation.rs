@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use plimsoll::model::{AppId, BackendName, BalancerName, RouteKey};
+use plimsoll::model::{AppId, BackendName, BalancerName, Kind, RouteKey};
 use tokio::time::Instant;
 
 use super::balancer::{Seat, Worker};
@@ -78,7 +78,11 @@ pub fn at_rest(world: &World, declaration: &Declaration) -> Option<String> {
 /// The apps that something which isn't well now has to do with, directly or by a route that is to
 /// pass from one to the other.
 fn concerned(world: &World, declaration: &Declaration) -> BTreeSet<AppId> {
-    let ill = |declared: &&Declared| is_concerned(world, declared);
+    let desired = &declaration.desired;
+    let reads_all = desired.blocked.is_empty() && desired.unreadable.is_empty();
+    let ill = |declared: &&Declared| {
+        is_concerned(world, declared) || (!reads_all && gives_up_a_route(world, declared))
+    };
     let mut found: BTreeSet<AppId> =
         declaration.apps.values().filter(ill).map(|declared| declared.app.id.clone()).collect();
     let has = |app: &AppId| declaration.apps.contains_key(app);
@@ -105,7 +109,7 @@ fn concerned(world: &World, declaration: &Declaration) -> BTreeSet<AppId> {
 fn is_concerned(world: &World, declared: &Declared) -> bool {
     let app = &declared.app.id;
     let held = world.disk.holds().iter().any(|hold| hold.app == *app);
-    if held || !declared.nature.works() {
+    if held || !declared.nature.works() || waits_for_a_person(world, app) {
         return true;
     }
     let now = world.now();
@@ -130,6 +134,23 @@ fn is_concerned(world: &World, declared: &Declared) -> bool {
         let there = balancer.worker.iter().any(|worker| has_backend(worker, app));
         declared || there
     })
+}
+
+/// It has a route that it doesn't declare at a balancer where it isn't to serve any more: while a file
+/// can't be read, that may be the one that takes it.
+fn gives_up_a_route(world: &World, declared: &Declared) -> bool {
+    let mut balancers =
+        world.balancers.values().filter_map(|b| Some((&b.name, b.worker.as_ref()?)));
+    balancers.any(|(name, worker)| {
+        let leads = worker.routes.values().any(|backend| backend.app == declared.app.id);
+        leads && !declared.app.routes.iter().any(|route| route.balancer == *name)
+    })
+}
+
+/// Too much would go: only its owner can say whether it should.
+fn waits_for_a_person(world: &World, app: &AppId) -> bool {
+    let stored = world.disk.get(Kind::App, &app.to_string());
+    stored.is_some_and(|object| object.status.to_string().contains("wait for approval"))
 }
 
 fn has_backend(worker: &Worker, app: &AppId) -> bool {
