@@ -326,6 +326,10 @@ fn d6_a_pull_that_fails_shows_why_keeps_the_old_and_is_tried_again() {
             && told.contains(&image)
             && told.contains("verification failed")
     });
+    controller.wait_for_status("the status says why nothing comes of it", |status| {
+        let conditions = &status.app("production/web").conditions;
+        conditions.iter().any(|c| c.kind == "Synced" && c.message.contains("verification failed"))
+    });
     assert_eq!(shop.containers(), serving, "the old ones serve");
     way.heal();
     controller.wait_for_commit(&commit);

@@ -107,6 +107,8 @@ pub(super) struct Recollection {
     pub source_error: Option<String>,
     /// Why the last reload of a balancer failed.
     pub balancer_troubles: BTreeMap<BalancerName, String>,
+    /// What went wrong last with an app's steps, of those that haven't succeeded since.
+    pub app_troubles: BTreeMap<AppId, String>,
     /// Apps whose steps are being executed now.
     pub busy: BTreeSet<AppId>,
     /// True where a loop runs in this process.

@@ -46,6 +46,7 @@ impl Watcher for Recorder<'_> {
     fn retrying(&self, step: &Step, failure: &Failure) {
         let message = format!("{}: {}: {failure}; trying again", step.place, step.summary);
         self.controller.event(EventType::Warning, "StepRetried", &object(step), &message);
+        self.trouble_of(step, message);
     }
 
     fn finished(&self, step: &Step, outcome: &StepOutcome, failure: Option<&Failure>) {
@@ -73,6 +74,7 @@ impl Watcher for Recorder<'_> {
             (StepResult::Failed, Some(error)) => {
                 let message = format!("{}: {}: {error}", step.place, step.summary);
                 self.controller.event(EventType::Warning, "StepFailed", &object, &message);
+                self.trouble_of(step, message);
             }
             _ => {}
         }
@@ -84,6 +86,12 @@ impl Watcher for Recorder<'_> {
     fn over(&self, app: &AppId, failed: bool) {
         let of_app = locked(&self.failures).extract_if(.., |(of, _)| of == app).collect();
         self.learn(of_app);
+        if !failed {
+            let mut recollection = self.controller.recollect();
+            if recollection.app_troubles.remove(app).is_some() {
+                recollection.unwritten.insert(app.clone());
+            }
+        }
         (self.released)(app, failed);
     }
 }
@@ -97,6 +105,14 @@ impl Recorder<'_> {
         if let Err(error) = self.controller.learn(self.situation, failures) {
             locked(&self.trouble).get_or_insert(error);
         }
+    }
+
+    /// The status of its app tells it, as long as that has steps.
+    fn trouble_of(&self, step: &Step, message: String) {
+        let Some(app) = &step.app else { return };
+        let mut recollection = self.controller.recollect();
+        recollection.app_troubles.insert(app.clone(), message);
+        recollection.unwritten.insert(app.clone());
     }
 
     /// The next look asks for what the step was about.

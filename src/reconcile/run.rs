@@ -283,6 +283,9 @@ impl Loop {
         }
         let mut recollection = self.controller.recollect();
         recollection.busy = self.flights.values().flat_map(|flight| flight.apps.clone()).collect();
+        recollection.app_troubles.retain(|app, _| {
+            situation.desired.apps.contains_key(app) || !situation.containers_of(app).is_empty()
+        });
         recollection.last = Some(situation);
     }
 

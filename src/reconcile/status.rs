@@ -72,10 +72,12 @@ struct Outline<'s> {
     stepping: BTreeSet<&'s AppId>,
     waiting: BTreeMap<&'s AppId, Vec<&'s Waiting>>,
     blocked: BTreeMap<&'s AppId, Vec<&'s BlockedApp>>,
+    /// What went wrong last.
+    troubles: BTreeMap<AppId, String>,
 }
 
 impl<'s> Outline<'s> {
-    fn new(plan: &'s Plan) -> Self {
+    fn new(plan: &'s Plan, recollection: &Recollection) -> Self {
         let mut waiting: BTreeMap<&AppId, Vec<&Waiting>> = BTreeMap::new();
         for waits in &plan.waiting {
             waiting.entry(&waits.app).or_default().push(waits);
@@ -87,7 +89,8 @@ impl<'s> Outline<'s> {
             }
         }
         let stepping = plan.steps.iter().filter_map(|step| step.app.as_ref()).collect();
-        Self { stepping, waiting, blocked }
+        let troubles = recollection.app_troubles.clone();
+        Self { stepping, waiting, blocked, troubles }
     }
 }
 
@@ -95,7 +98,7 @@ impl Controller {
     /// The status of everything, as of that look.
     pub(super) fn status_of(&self, situation: &Situation) -> Result<Status, StoreError> {
         let commits = self.memory.commits()?;
-        let outline = Outline::new(&situation.plan);
+        let outline = Outline::new(&situation.plan, &self.recollect());
         let mut apps = Vec::new();
         for id in app_ids(situation) {
             let stored = self.parts.store.get(Kind::App, &id.to_string())?;
@@ -193,7 +196,7 @@ impl Controller {
         }
         self.changed_hosts(situation, before, changes)?;
         self.changed_balancers(situation, before, changes)?;
-        let outline = Outline::new(&situation.plan);
+        let outline = Outline::new(&situation.plan, &self.recollect());
         for id in apps {
             self.changed_app(situation, &outline, id, changes)?;
         }
@@ -564,7 +567,8 @@ fn app_status(
     let why = why.chain(
         blocked.iter().map(|b| format!("{}:{}: {}", b.location.file, b.location.line, b.reason)),
     );
-    let why = why.collect::<Vec<_>>().join("; ");
+    let trouble = outline.troubles.get(id).filter(|_| steps || busy).cloned();
+    let why = why.chain(trouble).collect::<Vec<_>>().join("; ");
     let truth = |yes: bool| if yes { "True" } else { "False" };
     let synced = match sync {
         Sync::Unknown => "Unknown",
