@@ -111,13 +111,13 @@ SIM = target/soak/examples/plimsoll-sim
 SIM_THREADS := $(shell nproc)
 
 .PHONY: soak
-soak: ## simulate for hours: SEEDS=100000 seeds, every two crashes, every deliberate bug
+soak: ## simulate for hours: SEEDS=100000 seeds, every two and three crashes, every deliberate bug
 	@scripts/setup build
 	cargo build --profile soak --example plimsoll-sim
 	$(SIM) --runs $(SEEDS) --threads $(SIM_THREADS) --failures 5
 	$(SIM) --scenario all --threads $(SIM_THREADS)
 	$(SIM) --scenario all --depth 2 --threads $(SIM_THREADS)
-	$(SIM) --scenario all --depth 3 --runs $(SEEDS) --threads $(SIM_THREADS)
+	$(SIM) --scenario all --depth 3 --threads $(SIM_THREADS)
 	cargo build --profile soak --features mutants --example plimsoll-sim
 	$(SIM) --mutants --threads $(SIM_THREADS)
 

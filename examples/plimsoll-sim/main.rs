@@ -22,7 +22,7 @@ struct Options {
     /// The first seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many seeds; with --depth 3, how many cases
+    /// How many seeds; with --sample, how many cases
     #[arg(long, default_value_t = 1)]
     runs: u64,
     /// How many runs at the same time
@@ -34,9 +34,12 @@ struct Options {
     /// The crash matrix of this scenario, or of `all`, in place of seeds
     #[arg(long)]
     scenario: Option<String>,
-    /// How deep: 1 is every fault at every call, 2 every two crashes, 3 some of two and three
-    #[arg(long, default_value_t = 1)]
+    /// How deep: 1 is every fault at every call, 2 every two crashes, 3 every three
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3))]
     depth: u32,
+    /// Only some crashes, two and three deep, drawn by the seed
+    #[arg(long)]
+    sample: bool,
     /// Print what happens in the run of this seed
     #[arg(long)]
     trace: bool,
@@ -104,9 +107,9 @@ fn switch_on(options: &Options) -> Result<(), String> {
 fn run_matrix(name: &str, options: &Options) -> Tally {
     let known = matrix::known(Some(name).filter(|name| *name != "all"));
     let cases = match options.depth {
+        _ if options.sample => matrix::sampled(&known, options.runs as usize, options.seed),
         1 => matrix::depth_one(&known),
-        2 => matrix::depth_two(&known),
-        _ => matrix::sampled(&known, options.runs as usize, options.seed),
+        depth => matrix::crashes(&known, depth),
     };
     println!("{} cases of {} scenarios", cases.len(), known.len());
     matrix::run_all(&known, &cases, options.threads, options.failures)

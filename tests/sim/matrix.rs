@@ -61,17 +61,25 @@ pub fn depth_one(known: &[Known]) -> Vec<Case> {
     cases
 }
 
-/// Every two crashes: before one call, and before a call of what follows.
-pub fn depth_two(known: &[Known]) -> Vec<Case> {
+/// How many more calls what follows a crash may make than what it interrupts.
+const RECOVERY: u32 = 12;
+
+/// Every so many crashes, each in what follows the one before.
+pub fn crashes(known: &[Known], depth: u32) -> Vec<Case> {
     let mut cases = Vec::new();
     for (scenario, known) in known.iter().enumerate() {
-        for first in known.calls.0..known.calls.1 {
-            // What follows a crash makes hardly more calls than what it interrupts.
-            for second in first + 1..known.calls.1 + 12 {
-                let crash = |nth| Fault { when: When::Change(nth), what: What::CrashBefore };
-                cases.push(Case { scenario, faults: vec![crash(first), crash(second)] });
-            }
+        let (from, to) = known.calls;
+        let mut rows: Vec<Vec<u32>> = (from..to).map(|first| vec![first]).collect();
+        for deep in 1..depth {
+            let longer = |row: Vec<u32>| {
+                let next = row.last().map_or(from, |last| last + 1);
+                (next..to + deep * RECOVERY).map(move |nth| [&row[..], &[nth]].concat())
+            };
+            rows = rows.into_iter().flat_map(longer).collect();
         }
+        let crash = |nth| Fault { when: When::Change(nth), what: What::CrashBefore };
+        let case = |row: Vec<u32>| Case { scenario, faults: row.into_iter().map(crash).collect() };
+        cases.extend(rows.into_iter().map(case));
     }
     cases
 }
