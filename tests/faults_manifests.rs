@@ -19,7 +19,7 @@ use folder::{Folder, app as app_text, route};
 use harness::{Fleet, Installation, Load, app, set, wait_until};
 use plimsoll::manifest::Reader;
 use plimsoll::model::{CommitId, Content, Files};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// How long the reader takes for one file, in this process: the best of three, since other tests
@@ -334,16 +334,19 @@ fn m10_an_impossible_interval_blocks_its_own_app_only() {
 /// Two apps, of which `old` is called `new` in the last commit and keeps its route.
 fn renamed(name: &str) -> Installation {
     let shop = Installation::new(name);
-    let old = set(app("old"), "/replicas", 1);
     // A third app, so that the renamed one isn't the last.
     shop.write_app(&set(app("other"), "/replicas", 1));
-    shop.deploy(&old);
-    let mut new = set(app("new"), "/replicas", 1);
-    new["spec"]["routes"] = old["spec"]["routes"].clone();
+    shop.deploy(&set(app("old"), "/replicas", 1));
     shop.remove_app("old");
-    shop.write_app(&new);
+    shop.write_app(&with_the_old_route());
     shop.repository.push("old is called new now");
     shop
+}
+
+fn with_the_old_route() -> Value {
+    let mut new = set(app("new"), "/replicas", 1);
+    new["spec"]["routes"] = app("old")["spec"]["routes"].clone();
+    new
 }
 
 #[test]
@@ -372,6 +375,25 @@ fn m11_a_renamed_app_loses_no_request() {
     let shop = renamed("m11-load");
     let load = Load::start(shop.load_on("old").through_reloads());
     shop.converge();
+    load.stop().expect_none_lost(20);
+}
+
+#[test]
+fn m11_a_rename_with_a_mistake_takes_nothing_down() {
+    let shop = renamed("m11-mistake");
+    shop.write_app(&set(with_the_old_route(), "/imagine", "web:1"));
+    shop.repository.push("A slip of the keyboard");
+    let load = Load::start(shop.load_on("old").through_reloads());
+    let before = shop.containers();
+    let told = shop.plimsoll(["apply"]).expect(1).to_string();
+    assert!(told.contains("no manifest declares it, but apps/new.yaml:"), "{told}");
+    assert!(told.contains("did you mean `image`?"), "{told}");
+    assert_eq!(shop.containers(), before);
+
+    shop.write_app(&with_the_old_route());
+    shop.repository.push("Mended");
+    shop.converge();
+    assert_eq!(shop.containers_of("old").len(), 0);
     load.stop().expect_none_lost(20);
 }
 
