@@ -84,10 +84,12 @@ struct Kept {
     acted: bool,
     /// What it had, and when it was listed.
     listed: Option<(Arc<HostState>, Instant)>,
+    /// How many answers of it were taken.
+    taken: u64,
 }
 
 /// What happened at a host since it was asked.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Stirred {
     /// It isn't known to what.
     all: bool,
@@ -178,15 +180,22 @@ impl Sight {
                 let all = containers.is_none();
                 kept.asking = Stirred { all, containers: containers.unwrap_or_default() };
             }
-            let (host, engine) = (name.clone(), engine.clone());
-            questions.push(Question { host, engine, is_late: pending, of });
+            let (host, engine, asked) = (name.clone(), engine.clone(), kept.asking.clone());
+            questions.push(Question {
+                host,
+                engine,
+                is_late: pending,
+                of,
+                asked,
+                taken: kept.taken,
+            });
         }
         questions
     }
 
     async fn ask(&self, observer: &Observer, question: Question, lazy: bool) -> Told {
-        let Question { host, engine, is_late, of } = question;
-        let (asked, owner) = (Instant::now(), observer.owner.clone());
+        let Question { host, engine, is_late, of, asked, taken } = question;
+        let (begun, owner) = (Instant::now(), observer.owner.clone());
         let listed = of.as_ref().and_then(|_| self.kept().get(&host)?.listed.as_ref().map(|l| l.1));
         let call = async move {
             let state = match of {
@@ -200,7 +209,7 @@ impl Sight {
         };
         let wait = if lazy { HASTE } else { PATIENCE };
         let answer = self.hosts.look(&host, wait, PATIENCE, call).await;
-        Told { host, answer, is_late, listed: listed.unwrap_or(asked) }
+        Told { host, answer, is_late, asked, taken, listed: listed.unwrap_or(begun) }
     }
 
     /// Brings the answers into the views of the look before. Returns those that are slow.
@@ -212,20 +221,26 @@ impl Sight {
     ) -> BTreeSet<HostName> {
         let mut slow = BTreeSet::new();
         let mut kept = self.kept();
-        for Told { host, answer, is_late, listed } in told {
+        for Told { host, answer, is_late, asked, taken, listed } in told {
             let Some(kept) = kept.get_mut(&host) else { continue };
             // Whoever planned by it would do again, or undo, what was done meanwhile.
+            let is_older_than_a_step = is_late && kept.acted;
+            // A look beside this one that waited for no other host has learned more by now.
+            let is_older_than_known = kept.taken != taken;
             let answer = match answer {
                 Answer::View(View::Seen(_))
-                    if is_late && kept.acted && !mutant::is(Mutant::StaleSnapshot) =>
+                    if (is_older_than_a_step || is_older_than_known)
+                        && !mutant::is(Mutant::StaleSnapshot) =>
                 {
                     // What it tells of the containers that it was asked for is lost with it.
-                    let asked = std::mem::take(&mut kept.asking);
                     if !mutant::is(Mutant::LookForgotten) {
                         kept.stirred.all |= asked.all;
                         kept.stirred.containers.extend(asked.containers);
                     }
                     self.woken.notify_one();
+                    if !is_older_than_a_step {
+                        continue;
+                    }
                     Answer::Pending
                 }
                 answer => answer,
@@ -247,6 +262,7 @@ impl Sight {
                     view
                 }
             };
+            kept.taken += 1;
             kept.listed = view.seen().map(|state| (state.clone(), listed));
             if kept.stirred != Stirred::default() {
                 self.woken.notify_one();
@@ -284,6 +300,10 @@ struct Question {
     is_late: bool,
     /// Only these containers; the rest is as it was.
     of: Option<(Arc<HostState>, BTreeSet<String>)>,
+    /// What the call that answers it was asked for.
+    asked: Stirred,
+    /// How many answers were taken before.
+    taken: u64,
 }
 
 /// What came of it.
@@ -291,6 +311,8 @@ struct Told {
     host: HostName,
     answer: Answer<HostState>,
     is_late: bool,
+    asked: Stirred,
+    taken: u64,
     /// When the list that it is based on was asked for.
     listed: Instant,
 }
@@ -494,5 +516,39 @@ mod tests {
         let inspected = engine.inspected.lock().unwrap().clone();
         assert!(inspected.iter().eq(["0123", "4567"]), "{inspected:?}");
         assert_eq!(engine.lists.load(Ordering::Relaxed), 1);
+    }
+
+    /// Of two looks at the same time, one waits for a host that is slow, and brings its answers
+    /// when the other has long brought newer ones.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_waited_for_others_replaces_no_newer_one() {
+        let sight = Arc::new(Sight::new(Arc::default()));
+        let (alpha, beta) = (Arc::new(Empty::default()), Arc::new(Empty::default()));
+        let both = observer(&[("alpha", &alpha), ("beta", &beta)]);
+        let on_alpha: HostName = "alpha".parse().unwrap();
+        for host in both.engines.keys() {
+            sight.hear(host, true);
+        }
+        sight.look(&both, true).await;
+        sight.stir(&on_alpha, Some("0123"));
+        sight.stir(&"beta".parse().unwrap(), Some("4567"));
+        let shut = beta.gate.write().await;
+        let (slow, both) = (sight.clone(), Arc::new(both));
+        let observer = both.clone();
+        let slow = tokio::spawn(async move { slow.look(&observer, true).await });
+        tokio::time::sleep(HASTE / 3).await;
+        assert!(alpha.inspected.lock().unwrap().contains("0123"), "alpha has answered the first");
+
+        sight.act(&on_alpha, Some("89ab"));
+        sight.look(&both, true).await;
+        assert!(alpha.inspected.lock().unwrap().contains("89ab"), "and the second");
+        slow.await.unwrap();
+        drop(shut);
+        let taken = sight.kept().get(&on_alpha).map(|kept| kept.taken);
+        assert_eq!(taken, Some(2), "the first list, and the second look");
+        alpha.inspected.lock().unwrap().clear();
+        sight.look(&both, true).await;
+        let inspected = alpha.inspected.lock().unwrap().clone();
+        assert!(inspected.iter().eq(["0123"]), "the first look's question: {inspected:?}");
     }
 }
