@@ -14,6 +14,8 @@ use crate::model::{
     Revision, RouteKey, RuntimeServer, Server, ServerName, Sha256,
 };
 
+use crate::mutant::{self, Mutant};
+
 use super::Input;
 use super::cursor::Cursor;
 use super::index::Index;
@@ -373,7 +375,8 @@ fn unread<'a>(input: &Input<'a>, index: &Index) -> Option<&'a Location> {
     };
     let needs_none =
         |app: &AppId| input.known.fallbacks.get(app).is_some_and(|then| then.app.routes.is_empty());
-    let may_claim = |app: &AppId| !needs_none(app) && !is_led_to(app);
+    let may_claim =
+        |app: &AppId| !needs_none(app) && !is_led_to(app) && !mutant::is(Mutant::UnreadableAsGone);
     let mut blocked = desired.blocked.iter().filter(|(app, _)| may_claim(app)).map(|(_, why)| why);
     let first = desired.unreadable.first().or_else(|| blocked.next());
     first.map(|why| &why.location)
