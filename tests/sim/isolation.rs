@@ -113,6 +113,11 @@ fn is_concerned(world: &World, declared: &Declared) -> bool {
         return true;
     }
     let now = world.now();
+    // Who began while it can't be seen doesn't know where it points to: see decision 0015.
+    let unknown = world.life > 0 && world.balancers.values().any(|b| b.is_frozen(now));
+    if unknown && declared.app.template.port.is_some() {
+        return true;
+    }
     let ill_hosts = world.machines.values().filter(|machine| {
         !machine.responds() || machine.is_full || machine.is_mute || machine.is_unheard(now)
     });
