@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{App, AppId, BalancerName, RouteKey};
+use crate::model::{App, AppId, BalancerName, Location, RouteKey};
 
 use super::draft::Draft;
 use super::fleet::Fleet;
@@ -78,24 +78,25 @@ pub(super) fn unclaimed(fleet: &Fleet<'_>, app: &App) -> Option<Unclaimed> {
     let lost = std::iter::once(first).chain(unclaimed).find(|(balancer, _)| !goes_on(balancer));
     let (_, key) = lost.unwrap_or(first);
     let what = if lost.is_some() { "it serves on as it is" } else { "a route of it stays" };
-    let reason = format!(
-        "{what}: no manifest declares {key} any more, but {}:{} can't be read and may",
-        location.file, location.line
-    );
-    let cause = WaitCause::Unreadable { location: location.clone() };
-    let waiting = Waiting { app: app.id.clone(), reason, cause, approval: None };
+    let what = format!("{what}: no manifest declares {key} any more");
+    let waiting = in_doubt(location, &app.id, &what, "");
     Some(Unclaimed { waiting, whole: lost.is_some() })
 }
 
 /// An app that no manifest declares any more, while one that can't be read may.
 pub(super) fn undeclared(fleet: &Fleet<'_>, app: &AppId) -> Option<Waiting> {
     let location = fleet.unread?;
-    let reason = format!(
-        "no manifest declares it, but {}:{} can't be read and may: nothing of it is removed",
-        location.file, location.line
-    );
-    let cause = WaitCause::Unreadable { location: location.clone() };
-    Some(Waiting { app: app.clone(), reason, cause, approval: None })
+    Some(in_doubt(location, app, "no manifest declares it", ": nothing of it is removed"))
+}
+
+fn in_doubt(location: &Location, app: &AppId, what: &str, so: &str) -> Waiting {
+    let Location { file, line, .. } = location;
+    Waiting {
+        app: app.clone(),
+        reason: format!("{what}, but {file}:{line} can't be read and may{so}"),
+        cause: WaitCause::Unreadable { location: location.clone() },
+        approval: None,
+    }
 }
 
 /// Lets what an app has taken out of a balancer wait until its routes there are taken by others.
