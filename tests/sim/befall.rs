@@ -165,9 +165,7 @@ impl World {
 
     /// What a fault takes away by itself isn't laid at the controller's door.
     pub fn excuse(&mut self) {
-        let mut audit = std::mem::take(&mut self.audit);
-        audit.excuse(self);
-        self.audit = audit;
+        self.with_audit(|audit, world| audit.excuse(world));
         self.touch();
     }
 
@@ -245,8 +243,6 @@ impl World {
         let commit = super::remote::Commit { files: std::sync::Arc::new(files), ..commit };
         self.remote.commits.insert(id.clone(), commit);
         self.remote.tip = Some(id.clone());
-        let mut audit = std::mem::take(&mut self.audit);
-        audit.declare(self, &id);
-        self.audit = audit;
+        self.with_audit(|audit, world| audit.declare(world, &id));
     }
 }

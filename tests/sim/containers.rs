@@ -210,9 +210,7 @@ pub fn stop(
         return reply.send(Ok(()));
     }
     let (is_deaf, state) = (unit.nature == Nature::Deaf, unit.state.clone());
-    let mut audit = std::mem::take(&mut world.audit);
-    audit.before_stop(world, host, id);
-    world.audit = audit;
+    world.with_audit(|audit, world| audit.before_stop(world, host, id));
     // The program ends what it has begun. The engine counts whole seconds of grace.
     let ends = world.chance(20, 200);
     let (ends, code) = match state {
@@ -253,9 +251,7 @@ pub fn remove(
         }
         ContainerState::Created | ContainerState::Exited { .. } | ContainerState::Dead => {}
     }
-    let mut audit = std::mem::take(&mut world.audit);
-    audit.before_remove(world, host, &unit);
-    world.audit = audit;
+    world.with_audit(|audit, world| audit.before_remove(world, host, &unit));
     if let Some(unit) = world.unit(host, id) {
         unit.state = ContainerState::Removing;
         unit.start += 1;

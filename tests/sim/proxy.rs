@@ -328,9 +328,9 @@ impl SimProxy {
         doing: &str,
     ) -> Result<(), ProxyError> {
         self.tell(Call::Runtime, doing, |world| {
-            let mut audit = std::mem::take(&mut world.audit);
-            audit.before_weight(world, &self.name, backend, name, weight);
-            world.audit = audit;
+            world.with_audit(|audit, world| {
+                audit.before_weight(world, &self.name, backend, name, weight)
+            });
             match world.weigh(&self.name, backend, name, weight) || weight == 0 {
                 true => Ok(()),
                 false => Err(self.refused(doing, "No such server.")),

@@ -135,7 +135,7 @@ impl<'a> Run<'a> {
                 (None, false) => self.settle(step, STEP).await,
             };
             if reached.is_some() && self.like.is_none() {
-                with_audit(&self.sim, Audit::look_at_rest);
+                self.sim.with(|world| world.with_audit(Audit::look_at_rest));
             }
             if self.is_broken() {
                 return;
@@ -165,8 +165,8 @@ impl<'a> Run<'a> {
             world.tell(|| format!("step {step} is pushed as {}", id.short()));
             world.remote.commits.insert(id.clone(), Commit { parent, files, step });
             world.remote.tip = Some(id.clone());
+            world.with_audit(|audit, world| audit.declare(world, &id));
         });
-        with_audit(&self.sim, |audit, world| audit.declare(world, &id));
     }
 
     /// Faults that come at a time, and those that last.
@@ -417,19 +417,11 @@ impl Script {
     }
 }
 
-fn with_audit(sim: &Sim, act: impl FnOnce(&mut Audit, &mut World)) {
-    sim.with(|world| {
-        let mut audit = std::mem::take(&mut world.audit);
-        act(&mut audit, world);
-        world.audit = audit;
-    });
-}
-
 /// S11, once a second.
 async fn look_for_held_up(sim: Sim) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        with_audit(&sim, Audit::look_for_held_up);
+        sim.with(|world| world.with_audit(Audit::look_for_held_up));
     }
 }
 

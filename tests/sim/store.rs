@@ -114,9 +114,7 @@ impl Store for SimStore {
             world.disk.tail.extend(changes.clone());
             world.disk.flush();
             let is_full = world.disk.is_full;
-            let mut audit = std::mem::take(&mut world.audit);
-            audit.stored(world, &changes);
-            world.audit = audit;
+            world.with_audit(|audit, world| audit.stored(world, &changes));
             self.caller.end(world, fate);
             if is_full || fate.fails || fate.reply_lost {
                 let (doing, cause) = ("write".to_owned(), "No space left on device".to_owned());

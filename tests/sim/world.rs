@@ -182,11 +182,16 @@ impl World {
         self.trace.tell(millis, text);
     }
 
+    /// The audit with the world beside it.
+    pub fn with_audit(&mut self, act: impl FnOnce(&mut Audit, &mut World)) {
+        let mut audit = std::mem::take(&mut self.audit);
+        act(&mut audit, self);
+        self.audit = audit;
+    }
+
     fn look_over(&mut self) {
         if std::mem::take(&mut self.touched) {
-            let mut audit = std::mem::take(&mut self.audit);
-            audit.look(self);
-            self.audit = audit;
+            self.with_audit(|audit, world| audit.look(world));
         }
     }
 
@@ -199,9 +204,7 @@ impl World {
             self.life += 1;
             let kept = self.pick(usize::MAX);
             self.disk.crash(kept);
-            let mut audit = std::mem::take(&mut self.audit);
-            audit.forget(self);
-            self.audit = audit;
+            self.with_audit(|audit, world| audit.forget(world));
             self.crashed.notify_one();
         }
     }
